@@ -1,0 +1,68 @@
+# `make demo` or `make test` on a machine that has Python 3.11 does all the set-up, into .venv.
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c 'import sys; (3,11) <= sys.version_info < (3,15) and print("$(p)")' 2>/dev/null)))
+UV     ?= uv==0.13.9
+
+# One thread a process, as the notebooks are tested side by side; and tests never wait for a model hub.
+RUN = PATH="$(CURDIR)/.venv/bin:$$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+
+.PHONY: help demo test slow readme lock weights clean
+
+help:
+	@echo 'make demo     a video from the four embedded inputs, and a grid of one change each, in demo/'
+	@echo 'make test     every notebook, then tests/ (WORKERS=1 for one notebook at a time)'
+	@echo 'make slow     the tests marked slow too'
+	@echo 'make weights  train the shipped weights again on the embedded corpus'
+	@echo 'make readme   README.md from nbs/index.ipynb'
+	@echo 'make lock     requirements.lock from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)'
+	@echo 'make clean    remove what the above made, without runs/'
+
+.venv/.locked: requirements.lock
+	@test -n '$(PYTHON)' || { echo 'speak needs Python 3.11 (3.12 to 3.14 will do) and found none as python3.11, python3 or python: install it, or name it with make PYTHON=/where/it/is.' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,15))' || { echo 'speak needs Python 3.11 (3.12 to 3.14 will do), and $(PYTHON) is not one.' >&2; exit 1; }
+	@'$(PYTHON)' -m venv .venv || { echo '$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, install the package python3.11-venv.' >&2; exit 1; }
+	.venv/bin/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	@touch $@
+
+.venv/.installed: .venv/.locked pyproject.toml
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: .venv/.installed
+	.venv/bin/speak demo --out demo
+
+# Both halves run, so that one failure does not hide another.
+test: .venv/.installed
+	@status=0; \
+	$(RUN) nbdev_test $(if $(WORKERS),--n_workers $(WORKERS)) || status=1; \
+	$(RUN) python -m pytest || status=1; \
+	exit $$status
+
+slow: .venv/.installed
+	@status=0; \
+	$(RUN) nbdev_test --flags slow $(if $(WORKERS),--n_workers $(WORKERS)) || status=1; \
+	$(RUN) python -m pytest -m slow || status=1; \
+	exit $$status
+
+readme: .venv/.installed
+	.venv/bin/python tools/readme.py
+
+# uv in an environment of its own: it resolves for every platform at once, which pip cannot.
+lock:
+	'$(PYTHON)' -m venv build/lock
+	build/lock/bin/python -m pip install --quiet '$(UV)'
+	build/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --only-binary :all: \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
+		$(LOCK_FLAGS) --quiet --output-file requirements.lock
+
+weights: .venv/.installed
+	mkdir -p runs/weights
+	PATH="$(CURDIR)/.venv/bin:$$PATH" papermill --cwd nbs nbs/train.ipynb runs/weights/train.ipynb \
+		-p preset tiny -p data synthetic -p run_dir "$(CURDIR)/runs/weights"
+	rm -rf speak/weights/tiny
+	mkdir -p speak/weights
+	cp -R runs/weights/export speak/weights/tiny
+
+clean:
+	rm -rf .venv build dist demo *.egg-info .pytest_cache
+	find speak tests tools nbs -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,28 @@
+import os, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+os.environ['HF_HUB_OFFLINE'] = '1'  # a test never waits for a model hub
+
+ROOT = Path(__file__).resolve().parent.parent
+
+def files() -> list[Path]:
+    "The repository's files, relative to its root: what git knows or would add."
+    out = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True, capture_output=True)
+    names = {Path(name) for name in out.stdout.decode().split('\0') if name}
+    return sorted(f for f in names if (ROOT/f).is_file() and not (ROOT/f).is_symlink())
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    "A copy of the repository's files that a test may change."
+    for f in files():
+        (tmp_path/'tree'/f).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT/f, tmp_path/'tree'/f)
+    return tmp_path/'tree'
+
+def run(*command, cwd:Path) -> str:
+    "What `command` prints; its first word is looked for beside this Python. A failure shows all of it."
+    done = subprocess.run([str(Path(sys.executable).parent/command[0]), *command[1:]], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, f'{" ".join(command)}: {done.stdout}'
+    return done.stdout
