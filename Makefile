@@ -21,7 +21,7 @@ help:
 	@test -n '$(PYTHON)' || { echo 'speak needs Python 3.11 (3.12 to 3.14 will do) and found none as python3.11, python3 or python: install it, or name it with make PYTHON=/where/it/is.' >&2; exit 1; }
 	@'$(PYTHON)' -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,15))' || { echo 'speak needs Python 3.11 (3.12 to 3.14 will do), and $(PYTHON) is not one.' >&2; exit 1; }
 	@'$(PYTHON)' -m venv .venv || { echo '$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, install the package python3.11-venv.' >&2; exit 1; }
-	.venv/bin/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	.venv/bin/python -m pip install --require-hashes --only-binary :all: -r requirements.lock
 	@touch $@
 
 .venv/.installed: .venv/.locked pyproject.toml

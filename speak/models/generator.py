@@ -50,10 +50,11 @@ class CoarseFlow(nn.Module):
 
 class Block(nn.Module):
     "One resolution: modulated convolution, facial code added, the warped identity merged, modulated convolution, colours."
-    def __init__(self, inp:int, out:int, latent:int, facial:int, maps:int=0, flow:bool=False, picture:bool=False):
+    def __init__(self, inp:int, out:int, latent:int, facial:int, maps:int=0, up:bool=True, picture:bool=False):
         super().__init__()
+        self.up = up
         self.conv0, self.conv1 = ModConv(inp, out, latent), ModConv(out, out, latent)
-        self.rgb = ModConv(out, 3, latent, kernel=1, demodulate=False)
+        self.rgb = nn.Conv2d(out, 3, 1)
         self.facial = nn.Linear(facial, out)
         if maps:
             self.merge = nn.Conv2d(maps, out, 1)
@@ -62,15 +63,15 @@ class Block(nn.Module):
         if picture:
             self.blend = nn.Conv2d(out, 1, 3, 1, 1); nn.init.zeros_(self.blend.weight); nn.init.zeros_(self.blend.bias)
     def forward(self, h, w, facial, source=None, flow=None):
-        h = F.leaky_relu(self.conv0(h, w), 0.2)*2**0.5
-        h = h + self.facial(facial)[:, :, None, None]
+        h = self.conv0(h, w, self.facial(facial))             # before the upsampling: the same for a quarter of the arithmetic
+        if self.up: h = upsample(h)
         if source is not None:
             flow = flow(h, source) if isinstance(flow, CoarseFlow) else flow
             step, mask = self.head(h).split((2, 1), 1)
             flow = flow + 0.1*step.float()
-            h = h + mask.sigmoid()*self.merge(warp(source, flow))
-        h = F.leaky_relu(self.conv1(h, w), 0.2)*2**0.5
-        return h, self.rgb(h, w), flow
+            h = torch.addcmul(h, mask.sigmoid(), self.merge(warp(source, flow)))
+        h = self.conv1(h, w)
+        return h, self.rgb(h), flow
 
 class Generator(nn.Module):
     "G_d of eqs. 5-7 and G_g of eq. 9."
@@ -92,7 +93,7 @@ class Generator(nn.Module):
             self.maps = MapsEncoder(size, {r: width(r) for r in self.sizes}, coarse)
             self.flow = CoarseFlow(coarse, channels[coarse], width(coarse))
         take = lambda r: width(r) if self.use_maps and r >= coarse else 0
-        self.blocks = nn.ModuleList(Block(channels[max(4, r//2)], channels[r], latent, facial, take(r), picture=self.use_maps and r == size) for r in self.sizes)
+        self.blocks = nn.ModuleList(Block(channels[max(4, r//2)], channels[r], latent, facial, take(r), up=r > 4, picture=self.use_maps and r == size) for r in self.sizes)
     def identity_maps(self, picture:Tensor # (B,3,S,S), RGB in [-1,1]
                      )->dict:              # {resolution: (B,C,r,r)}, 'picture': (B,3,S,S); empty with identity_path='code'
         "What of the identity picture is kept as maps; needed once per picture."
@@ -105,9 +106,8 @@ class Generator(nn.Module):
         h, image, flow, mask = self.const.expand(len(latent), -1, -1, -1), None, None, None
         h = h.contiguous(memory_format=torch.channels_last)
         for r, block in zip(self.sizes, self.blocks):
-            if r > 4: h = upsample(h)                                            # (B,C,r,r)
             flow = None if r < self.coarse or not self.use_maps else self.flow if r == self.coarse else upsample(flow)
-            h, rgb, flow = block(h, latent, facial, maps.get(r) if r >= self.coarse else None, flow)
+            h, rgb, flow = block(h, latent, facial, maps.get(r) if r >= self.coarse else None, flow)  # (B,C,r,r)
             image = rgb if image is None else upsample(image) + rgb              # (B,3,r,r)
         if self.use_maps:
             mask = block.blend(h).sigmoid()
