@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS', 'SMALLEST', 'SMALLEST_TURNED', 'ENLARGE',
-           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'HEAD_MODEL', 'POSE_WEIGHTS', 'FACE_ALIGNMENT_WEIGHTS', 'Box',
-           'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face', 'find_face', 'Square',
+           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'HEAD_MODEL', 'POSE_WEIGHTS', 'FACE_ALIGNMENT_WEIGHTS',
+           'Box', 'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face', 'find_face', 'Square',
            'crop_square', 'already_cropped', 'apply_crop', 'union_box', 'video_crop', 'interocular', 'mouth_opening',
            'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_pose',
            'landmarks_with_face_alignment']
@@ -14,6 +14,7 @@ __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS'
 import warnings
 from contextlib import closing
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,10 +225,14 @@ def union_box(
 
 # %% ../../nbs/data/faces.ipynb #8e88466d
 SAMPLED = 8  # frames of a video that are searched for the face
+SEEK_S = 20  # seconds; in longer videos the frames are jumped to
 
 def _sample(path, n):
     "Up to `n` frames spread over the video at `path`, one at a time."
     duration = probe(path).duration_s
+    if 0 < duration < SEEK_S:  # one pass is faster than n jumps, each of which decodes from the key frame before it
+        with closing(video_frames(path, fps=n/duration)) as frames: yield from islice(frames, n)
+        return
     for k in range(n):
         with closing(video_frames(path, start_s=duration*k/n)) as frames:
             try: yield next(frames)
