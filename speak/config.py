@@ -88,7 +88,7 @@ _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block             depths             width      code       norm            grid     channels of the generator                        latent      coarse      identity_path
  'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,  code=16,   norm='group', grid=2, channels=_chan(16,16,16,16),                       latent=16,   coarse=8,  identity_path='maps'),
- 'tiny':  dict(size=64,  block='basic',      depths=(2,2,2,2), width=24, code=128,  norm='group', grid=2, channels=_chan(128,128,80,48,24),                  latent=128,  coarse=16, identity_path='maps'),
+ 'tiny':  dict(size=64,  block='basic',      depths=(2,2,2,2), width=18, code=128,  norm='group', grid=2, channels=_chan(128,128,80,48,24),                  latent=128,  coarse=16, identity_path='maps'),
  'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64, code=256,  norm='group', grid=2, channels=_chan(256,256,192,128,64,32),             latent=256,  coarse=16, identity_path='maps'),
  'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64, code=2048, norm='batch', grid=1, channels=_chan(512,512,512,256,128,64,32),         latent=512,  coarse=16, identity_path='code'),
 }

@@ -130,22 +130,31 @@ def _stream(container, kind):
     return next((s for s in getattr(container.streams, kind) if not s.disposition & Disposition.attached_pic), None)
 
 # %% ../../nbs/data/media.ipynb #79e26653
+def _packets(container):
+    "The packets of every stream that was there at the start, and last the empty ones that flush the decoders"
+    packets = container.demux()
+    while True:
+        # Where a broadcast gains a stream on the way, PyAV 18 fails with IndexError on flushing that one, after all that are wanted.
+        try: packet = next(packets)
+        except (StopIteration, IndexError): return
+        yield packet
+
 def _frames(path, container, stream, # as opened
             sought=False, # whether the container stands elsewhere than at its start
            ): # yields (time, seconds it lasts, frame), times as `Fraction` seconds on the file's own clock
     "The frames of one stream from where the container stands. `SpeakError` for damage, and at the end for a file cut off."
     kind, reached, after = stream.type, Fraction(0), None
     try:
-        for packet in container.demux():
+        for packet in _packets(container):
             if packet.pts is not None: reached = max(reached, (packet.pts + (packet.duration or 0))*packet.stream.time_base)
-            if packet.stream_index != stream.index: continue
+            if packet.stream.index != stream.index: continue  # not packet.stream_index, which is 0 in every flushing packet
             try: frames = packet.decode()
             except av.FFmpegError:
                 if after is None: continue  # nothing shown yet: the recording starts inside a group of pictures
                 raise
             for frame in frames:
                 time = frame.pts*frame.time_base if frame.pts is not None else after or Fraction(0)
-                if after is not None and abs(time - after) > 3600:  # else a wrong time stamp would be filled with hours of one picture
+                if after is not None and abs(time - after) > 600:  # else a wrong time stamp would be filled with hours of one picture
                     raise SpeakError(f"{path} is damaged: its {kind} jumps from {float(after):.0f} s to {float(time):.0f} s; convert the file again.")
                 lasts = (Fraction(frame.samples, frame.sample_rate) if kind == 'audio' else
                          frame.duration*frame.time_base if frame.duration else 1/Fraction(stream.average_rate or 25))
@@ -216,7 +225,7 @@ def _square(frame, aspect):
 # %% ../../nbs/data/media.ipynb #c422d698
 @dataclass(frozen=True)
 class MediaInfo:
-    "What a video or sound file holds; a field about a stream that it lacks is 0"
+    "What a video or sound file holds; a field about a stream that it lacks, or whose code is not known here, is 0"
     path: Path
     has_video: bool
     has_audio: bool
@@ -238,14 +247,15 @@ def probe(path         # a video or sound file
         if not video and not audio: raise SpeakError(f"{path} holds neither pictures nor sound: give a video or sound file.")
         duration = container.duration and container.duration/av.time_base
         if not duration:  # a stream that states no length: add its packets up
-            duration = float(max(((p.pts + (p.duration or 0))*p.stream.time_base for p in container.demux() if p.pts is not None), default=0))
+            duration = float(max(((p.pts + (p.duration or 0))*p.stream.time_base for p in _packets(container) if p.pts is not None), default=0))
         width = height = rotation = 0
         if video:
             swap, *_, rotation = _display(first[3])
             width, height = _square(first[3], video.sample_aspect_ratio)
             if swap: width, height = height, width
+        known = audio and audio.codec_context
         return MediaInfo(path, bool(video), bool(audio), duration, float(video.average_rate or video.guessed_rate or 0) if video else 0.,
-                         width, height, rotation, audio.rate if audio else 0, audio.channels if audio else 0, dict(container.metadata))
+                         width, height, rotation, audio.rate if known else 0, audio.channels if known else 0, dict(container.metadata))
 
 # %% ../../nbs/data/media.ipynb #f03ad684
 def video_frames(path,          # any container, code, size, rate
@@ -284,7 +294,7 @@ def read_video(path,           # any container, code, size, rate
     "`video_frames`, all at once"
     return np.stack(list(video_frames(path, fps, start_s, end_s)))
 
-# %% ../../nbs/data/media.ipynb #b6f8609c
+# %% ../../nbs/data/media.ipynb #603a5aaa
 def pingpong_index(n:int,       # pictures there are
                    T:int,       # pictures wanted
                   )->np.ndarray:# (T,) which picture to show
@@ -324,7 +334,7 @@ def _pingpong_file(path, T, fps, window=60):
         for i in run: yield frames[i - low]
         k += len(run)
 
-# %% ../../nbs/data/media.ipynb #310b1d46
+# %% ../../nbs/data/media.ipynb #d0496517
 def _mono(frame # a decoded sound frame
          )->np.ndarray: # (N,) float32, full scale is 1
     "Mean of the channels"
@@ -360,7 +370,7 @@ def _contiguous(path, start, end): # seconds after time 0
             done += len(x)
             if end is not None and done >= stop: return
 
-# %% ../../nbs/data/media.ipynb #d0496517
+# %% ../../nbs/data/media.ipynb #1afd0b0d
 def _resampled(path, rate, start, end, seen): # `seen` collects 'seconds' and 'peak'
     "Blocks of mono samples at `rate`, as many as the sound is long"
     resampler, given, taken, native = None, 0, 0, None
@@ -416,7 +426,7 @@ def read_audio(path,             # sound, or a video with sound
     "`audio_chunks`, all at once, with the same errors"
     return np.concatenate(list(audio_chunks(path, 10., rate, start_s, end_s)))
 
-# %% ../../nbs/data/media.ipynb #1afd0b0d
+# %% ../../nbs/data/media.ipynb #da638894
 def write_audio(path,             # ends in .wav
                 wave:np.ndarray,  # (N,) float in [-1,1], mono
                 rate=SAMPLE_RATE, # samples per second
@@ -434,7 +444,7 @@ def _samples(wave, path):
     if not np.isfinite(wave).all(): raise SpeakError(f"{path} cannot be written because its sound holds samples that are not numbers (NaN or infinite): check where the sound comes from.")
     return wave.astype(np.float32).clip(-1, 1)
 
-# %% ../../nbs/data/media.ipynb #2c1dc3bc
+# %% ../../nbs/data/media.ipynb #33438292
 _AAC_RATES = av.codec.Codec('aac', 'w').audio_rates
 _TAGS = {'title','artist','album_artist','album','date','composer','comment','genre','copyright','description','synopsis','lyrics','show','encoding_tool','keywords'}  # that every player knows
 
@@ -472,7 +482,7 @@ class VideoWriter:
                 self.audio = self.container.add_stream('aac', rate=rate, layout='mono')
                 self.resampler = av.AudioResampler('fltp', 'mono', rate, frame_size=1024)
         except BaseException as e:
-            self.whole.__exit__(type(e), e, e.__traceback__)
+            self.whole.__exit__(type(e), e, e.__traceback__)  # tells a failure to write in its own words
             raise
         return self
 
@@ -535,7 +545,7 @@ def write_video(path,            # ends in .mp4
         if wave is not None: out.write_audio(wave)
         for frame in frames: out.write(frame)
 
-# %% ../../nbs/data/media.ipynb #40042b9a
+# %% ../../nbs/data/media.ipynb #5a8aa5b7
 def contact_sheet(frames,      # (T,H,W,3) uint8, or an iterable of (H,W,3), all of one size
                   columns=10,  # pictures in a row
                   gap=2,       # pixels between pictures

@@ -6,7 +6,7 @@
 __all__ = ['ACTION_UNITS', 'IDENTITY_SPLITS', 'Factors', 'Truth', 'truth', 'recombine', 'factors_for', 'Clip', 'render']
 
 # %% ../../nbs/data/synthetic.ipynb #781be02c
-import functools, hashlib
+import colorsys, functools, hashlib
 from dataclasses import dataclass, replace
 import numpy as np
 from numba import njit
@@ -20,10 +20,10 @@ from .speech import ARTICULATORS, SENTENCE_SPLITS, VOICES, sentence, speak_text,
 # %% ../../nbs/data/synthetic.ipynb #f0092bed
 _RINGS = np.array([ # front y, z   side x, y, z          back y, z    roundness of the front arc
     [ 1.00, -.02,   .03, 1.00, -.10,    1.00, -.16,  2.0],
-    [  .97,  .30,   .36,  .965, -.10,    .96, -.45,  2.0],
-    [  .86,  .55,   .56,  .84, -.10,     .80, -.70,  2.1],
-    [  .66,  .705,  .665, .63, -.10,     .58, -.84,  2.25],
-    [  .42,  .765,  .70,  .40, -.10,     .33, -.88,  2.35],
+    [  .97,  .24,   .285, .965, -.10,    .96, -.42,  2.0],
+    [  .86,  .48,   .485, .84, -.10,     .80, -.66,  2.05],
+    [  .66,  .66,   .622, .63, -.10,     .58, -.82,  2.15],
+    [  .42,  .75,   .685, .40, -.10,     .33, -.88,  2.25],
     [  .20,  .785,  .695, .19, -.09,     .10, -.85,  2.35],   # brows
     [  .00,  .755,  .68,  .00, -.08,    -.10, -.78,  2.3],    # eyes
     [ -.20,  .765,  .665, -.17, -.05,   -.27, -.66,  2.2],
@@ -74,7 +74,7 @@ def _to_curve(x, y, pts): # distance of each (x,y) to a polyline
         d = np.minimum(d, np.hypot(x-x0-u*(x1-x0), y-y0-u*(y1-y0)))
     return d
 
-_BALL, _BALL_Z, _LID = .165, .545, .175   # eye ball: radius, depth of its centre; radius of the lids' sphere
+_BALL, _BALL_Z, _LID = .161, .545, .175   # eye ball: radius, depth of its centre; radius of the lids' sphere
 _nose_height = PchipInterpolator([-.50, -.455, -.42, -.385, -.35, -.30, -.22, -.10, .02, .10, .20, .3], [0, .0, .05, .17, .225, .235, .19, .125, .07, .055, .03, 0])
 _nose_width  = PchipInterpolator([-.50, -.40, -.33, -.26, -.10, .05, .2, .3], [.10, .095, .085, .07, .055, .055, .09, .12])
 _FOLD = [(.125, -.345), (.20, -.43), (.265, -.56), (.27, -.66)]
@@ -82,7 +82,7 @@ _FOLD = [(.125, -.345), (.20, -.43), (.265, -.56), (.27, -.66)]
 def _sculpt(p, front): # features on plain points p (N,3); front (N,) is 1 on the face and 0 behind the ears
     x, y, z = p.T.copy(); a = np.abs(x); inside = (y > -.5) & (y < .3)
     f  = .035*_bump(a, y, .25, .175, .22, .07) - .085*_bump(a, y, .285, .015, .17, .10) + .03*_bump(a, y, .41, -.17, .14, .12)
-    f -= .03*_bump(a, y, .14, .03, .05, .07) + .02*_bump(a, y, .30, -.42, .13, .14)
+    f -= .018*_bump(a, y, .14, .03, .05, .07) + .02*_bump(a, y, .30, -.42, .13, .14)
     nose = np.where(inside, _nose_height(np.clip(y, -.5, .3)), 0)
     f += nose*np.exp(-(a/_nose_width(np.clip(y, -.5, .3)))**2)
     f += .085*_bump(a, y, .098, -.355, .042, .042) + .03*_bump(a, y, .0, -.33, .06, .05)
@@ -103,13 +103,13 @@ def _lip_curve(u, ring, upper): # place of column u on a ring: 0 inner edge, 1 i
     bow = .012*np.exp(-((np.abs(u)-.22)/.13)**2) - .010*np.exp(-(u/.10)**2)
     h = ((.028, .058, .088+bow, .125, .175) if upper else (.028, .075, .122, .155, .20))[ring]
     shape = c if ring in (0, 3, 4) else (c**1.25 if upper else c**1.1)
-    return w*u, _MOUTH_Y - .008*u*u + (1 if upper else -1)*h*shape*np.where(ring == 0, 1, 1)
+    return w*u, _MOUTH_Y + .010*u*u + (1 if upper else -1)*h*shape
 def _lid_curve(u, ring, upper): # u: -1 inner corner .. 1 outer corner; ring 0 is the lid's margin
     e = (0, .022, .05, .085)[ring]; c = np.sqrt(np.maximum(1-u*u, 0))
-    h = (.072*c**1.0 if upper else .043*c**1.0)
-    return (_EYE_W+e*.9)*u, .010*u + (1 if upper else -1)*(h+e*c*(1.0 if upper else .9))
+    h = (.072 if upper else .043)*c
+    return (_EYE_W+e*.9)*u, .010*u + (1 if upper else -1)*(h+e*c*(1 if upper else .9))
 
-_BROW = np.array([(.105, .170), (.19, .200), (.28, .212), (.36, .195), (.435, .145)])   # a brow's mid line, from the nose outwards
+_BROW = np.array([(.105, .182), (.19, .206), (.28, .218), (.36, .205), (.435, .162)])   # a brow's mid line, from the nose outwards
 _NOSE = [(0, .04), (0, -.085), (0, -.205), (0, -.315), (-.088, -.405), (-.045, -.422), (0, -.432), (.045, -.422), (.088, -.405)]
 _JAW_T = (6.2, 7.3, 8.4, 9.5, 10.7)                                   # rings of landmarks 0-4, found on the outline of each ring
 
@@ -136,9 +136,9 @@ def _template(): # what is the same for everybody: places, triangles, named vert
     add(_NOSE, 'nose', .02)
     g = [(x, y) for y in np.arange(-.47, .12, .023) for x in np.arange(-.184, .185, .023)]
     feature = np.concatenate(pts); keep = np.concatenate(far)
-    def thin(cand, scale=1.): # drop candidates too near to what is there
+    def thin(cand): # drop candidates too near to what is there
         d = np.linalg.norm(cand[:, None]-feature[None], axis=2)
-        return cand[(d > keep*scale).all(1)]
+        return cand[(d > keep).all(1)]
     eye_hole = [np.stack([_EYE[0]*s+np.r_[_lid_curve(v, 0, True)[0], _lid_curve(v[::-1], 0, False)[0]]*s,
                           np.r_[_lid_curve(v, 0, True)[1], _lid_curve(v[::-1], 0, False)[1]]], 1) for s in (-1, 1)]
     mouth_hole = np.stack([np.r_[_lip_curve(u, 0, True)[0], _lip_curve(u[::-1], 0, False)[0]], np.r_[_lip_curve(u, 0, True)[1], _lip_curve(u[::-1], 0, False)[1]]], 1)
@@ -164,11 +164,11 @@ def _template(): # what is the same for everybody: places, triangles, named vert
     A = lambda th, t: np.stack([th*.68, np.interp(t, np.arange(18), np.r_[0, np.cumsum(np.linalg.norm(np.diff(_RINGS[:, [0, 1]], axis=0), axis=1))])], 1)
     have = A(th, t); cand = A(grid[:, 0], grid[:, 1])
     near = np.linalg.norm(cand[:, None]-have[None], axis=2).min(1)
-    base = _surface(grid[:, 0], grid[:, 1]); hole = np.any([inside(base[:, :2], h*1.0) for h in holes], 0) & (np.cos(grid[:, 0]) > .3)
+    base = _surface(grid[:, 0], grid[:, 1]); hole = np.any([inside(base[:, :2], h) for h in holes], 0) & (np.cos(grid[:, 0]) > .3)
     grid = grid[(near > .034) & ~hole]
     th, t = np.r_[th, grid[:, 0]], np.r_[t, grid[:, 1]]
     tri = Delaunay(A(th, t)).simplices
-    place = _surface(th, t); c = place[tri].mean(1)
+    place = _surface(th, t)
     cut = np.zeros(len(tri), bool)
     for loop in ('lid0L', 'lid0R', 'lip0'):   # a triangle whose three corners lie on one hole's margin fills that hole
         on = np.zeros(len(th), bool); on[names[loop]] = True; cut |= on[tri].all(1)
@@ -192,7 +192,10 @@ def _lid_slide(p, place, front, c): # displacement of skin points for closure c 
     dy = c*np.where(up, (meet-yu)*f_up, (meet-yl)*f_low)*fade*(front > 0)
     sphere = lambda yy: np.sqrt(np.maximum(_LID**2-dx*dx-yy*yy, .0004))
     m = 1-_step(.72, 1.2, np.hypot(dx/.185, y/.115))
-    return np.stack([0*dy, dy, (sphere(y+dy)-sphere(y))*m*(front > 0)], 1)
+    z = p[:, 2]+(sphere(y+dy)-sphere(y))*m
+    over = up & (front > 0) & (dy < 0) & (np.hypot(dx, y+dy) < .16)              # a lid drawn over the ball never dips into it
+    z = np.where(over, np.maximum(z, _BALL_Z+sphere(y+dy)), z)
+    return np.stack([0*dy, dy, (z-p[:, 2])*(front > 0)], 1)
 
 def _skin_fields(p, place, front): # displacement of every skin point for every field at full strength: dict of (N,3)
     x, y = place[:, 0], place[:, 1]; a, s = np.abs(x), np.sign(x); d = y-_MOUTH_Y
@@ -270,7 +273,7 @@ def _jaw_reach(T): # the jaw's motion fades towards the back of the head and dow
     c = np.cos(T['theta']); return _step(-.25, .35, c)*(1-_step(12.6, 14.8, T['t']))
 
 # %% ../../nbs/data/synthetic.ipynb #2c306d23
-_TONES = np.array([[248,220,203],[240,203,178],[231,186,154],[214,163,126],[186,132,95],[148,99,67],[110,72,50],[78,52,40]])/255.
+_TONES = np.array([[248,220,203],[240,203,178],[231,186,154],[214,163,126],[186,132,95],[152,103,70],[120,80,56],[92,62,47]])/255.
 _HAIR = np.array([[24,20,20],[42,30,24],[66,44,30],[96,64,40],[128,88,52],[170,126,74],[214,178,116],[150,70,34],[110,44,28],[150,148,146],[214,212,208]])/255.
 _IRIS = np.array([[62,38,22],[86,54,30],[110,78,42],[98,112,62],[78,116,102],[74,112,150],[98,130,160],[110,120,130]])/255.
 _STYLES = ('bald', 'buzz', 'short', 'quiff', 'parted', 'receding', 'curly', 'afro', 'fringe', 'bob', 'long', 'long_fringe', 'bun', 'mop')
@@ -293,7 +296,7 @@ def _traits(
     dark = m > .55
     hair = r.choice(len(_HAIR), p=(lambda w: w/w.sum())(np.array([5, 4, 2, 0, 0, 0, .3, .1, .2, 1.5*age, 1.5*age]) if dark else np.array([2, 3, 4, 3.5, 3, 2, 2.5, 1.2, 1, 4*age**2, 4*age**2])))
     g['hair'] = np.clip(_HAIR[hair]*(1+r.normal(0, .12)), .03, .95); g['grey'] = hair >= 9
-    if r.random() < .02: g['hair'] = r.uniform(.15, .85, 3)
+    if r.random() < .01: g['hair'] = r.uniform(.15, .85, 3)
     g['brow_color'] = g['hair']*(.62 if g['hair'].mean() > .35 else .8)
     g['iris'] = np.clip(_IRIS[r.integers(0, 3) if m > .45 else r.integers(0, 8)]*(1+r.normal(0, .1, 3)), .05, .9)
     style_w = dict(bald=1+2*age, buzz=1.6, short=2.6, quiff=1.6, parted=1.8, receding=.3+1.8*age, curly=1, afro=.9 if dark else .1, fringe=.8, bob=.2, long=.35, long_fringe=.1, bun=.15, mop=1.0) if sex > 0 else \
@@ -310,11 +313,11 @@ def _traits(
     g['liner'] = float(.35+.65*made); g['blush'] = float(r.uniform(.2, 1))*(1+.5*made)
     g['freckles'] = float(r.random() < .16 and m < .5)*r.uniform(.4, 1); g['moles'] = int(r.integers(0, 4)); g['paint_seed'] = int(r.integers(1 << 30))
     g['glasses'] = None if r.random() > .14 else dict(color=np.array([[.06,.06,.07],[.30,.16,.08],[.55,.5,.4],[.12,.16,.35],[.5,.1,.12]])[r.integers(5)], square=float(r.uniform(2, 5)), rim=float(r.uniform(.012, .024)), size=float(r.uniform(.95, 1.2)))
-    hue = lambda: np.array(__import__('colorsys').hsv_to_rgb(r.random(), r.uniform(.05, .8), r.uniform(.12, .95)))
+    hue = lambda most=.8: np.array(colorsys.hsv_to_rgb(r.random(), r.uniform(.05, most), r.uniform(.12, .95)))
     g['cloth'], g['cloth2'] = hue(), hue()
     g['collar'] = r.choice(['crew', 'vneck', 'shirt', 'turtleneck', 'jacket', 'scoop', 'stripes', 'hood'])
     g['shoulders'] = float(1+.06*sex+.05*r.normal())
-    g['background'] = dict(kind=r.choice(['plain', 'gradient', 'radial', 'blobs', 'wall', 'window', 'shelf']), a=hue(), b=hue(), seed=int(r.integers(1 << 30)))
+    g['background'] = dict(kind=r.choice(['plain', 'gradient', 'radial', 'blobs', 'wall', 'window', 'shelf']), a=hue(.55), b=hue(.55), seed=int(r.integers(1 << 30)))
     az, el = r.uniform(-65, 65), r.uniform(5, 60)
     g['light'] = np.array([np.sin(np.radians(az))*np.cos(np.radians(el)), np.sin(np.radians(el)), np.cos(np.radians(az))*np.cos(np.radians(el))])
     warm = r.normal(0, .05); g['key'] = float(r.uniform(.42, .68))*np.array([1+warm, 1, 1-warm]); cool = r.normal(0, .04)
@@ -328,23 +331,21 @@ def _shape(p, g, place=None, front=None): # bend neutral points (N,3) to a perso
     lat = np.sqrt(np.clip(1-(a/(_MOUTH_W+.012))**2, 0, 1)); pull = np.where(a < _MOUTH_W, a/_MOUTH_W, np.exp(-((a-_MOUTH_W)/.13)**2))
     # eyes first: scaled and moved about the ball's centre
     e = front*(1-_step(.19, .36, np.hypot(a-_EYE[0], (y-_EYE[1])*1.1))); k = 1+e*(.075*g['eye_size'])
-    cx = s*_EYE[0]
-    X = cx+(X-cx)*k*(a > 0) if np.ndim(cx) else X; Y = _EYE[1]+(Y-_EYE[1])*np.where(e > 0, k, 1); Zz = np.where(e > 0, _BALL_Z+(Zz-_BALL_Z)*k, Zz)
-    X = np.where(e > 0, X, p[:, 0])
+    X, Y, Zz = np.where(e > 0, s*_EYE[0]+(X-s*_EYE[0])*k, X), np.where(e > 0, _EYE[1]+(Y-_EYE[1])*k, Y), np.where(e > 0, _BALL_Z+(Zz-_BALL_Z)*k, Zz)
     X = X+e*s*.016*g['eye_gap']; Y = Y+e*(.02*g['eye_y']+.10*g['eye_tilt']*.5*(a-_EYE[0]))
     f = front
-    X = X+f*(s*.022*g['nose_width']*_bump(a, y, .1, -.37, .06, .08) + s*.03*g['mouth_width']*pull*np.exp(-(d/.15)**2))
+    X = X+f*(s*.028*g['nose_width']*_bump(a, y, .1, -.37, .06, .08) + s*.03*g['mouth_width']*pull*np.exp(-(d/.15)**2))
     Y = Y+f*(.022*g['nose_tip']*_bump(a, y, 0, -.37, .12, .09) + .022*g['mouth_y']*np.exp(-(d/.22)**2)*np.exp(-(a/.3)**2))
-    Zz = Zz+f*(.035*g['nose_out']*_bump(a, y, 0, -.31, .09, .10) + .028*g['bridge']*_bump(a, y, 0, -.06, .06, .16))
+    Zz = Zz+f*(.045*g['nose_out']*_bump(a, y, 0, -.31, .09, .10) + .028*g['bridge']*_bump(a, y, 0, -.06, .06, .16))
     Y = Y+f*(.24*g['lips']*np.clip(d, -.12, .09)*lat*np.exp(-(np.maximum(np.abs(d)-.08, 0)/.07)**2) + .12*g['upper_lip']*np.clip(d, 0, .09)*lat*np.exp(-(np.maximum(d-.08, 0)/.06)**2))
     Zz = Zz+f*.014*g['lips']*lat*np.exp(-(d/.11)**2)
     Y = Y+f*(.024*g['brow_y']*_bump(a, y, .27, .20, .26, .07) + .024*g['brow_tilt']*np.clip((a-.25)/.17, -1, 1)*_bump(a, y, .27, .20, .24, .07) + .02*g['brow_arch']*_bump(a, y, .31, .20, .1, .07))
     Zz = Zz+f*(.022*g['ridge']*_bump(a, y, .22, .17, .2, .06) + .028*g['chin_out']*_bump(a, y, 0, -.92, .2, .14) + .022*g['fat']*_bump(a, y, .36, -.45, .2, .2) + .016*g['cheekbone']*_bump(a, y, .4, -.17, .14, .1))
     X = X+s*(.026*g['cheekbone']*_bump(a, y, .62, -.18, .2, .14) + .035*g['fat']*np.exp(-((y+.5)/.3)**2)*_step(.2, .5, a))
     # the whole head: below the eyes the jaw, then face height, then width
-    X = X*(1+.055*g['jaw']*_step(-.25, -.75, y)*(1-_step(-1.02, -1.3, Y)))*(1+.07*g['neck']*_step(-1.0, -1.2, Y))
-    Y = Y-.035*g['chin']*_step(-.66, -1.0, y)*(1-.5*_step(-1., -1.3, Y))-.05*g['length']*_step(0, -.9, y)+.045*g['forehead']*_step(.25, .8, y)
-    X = X*(1+.055*g['width'])
+    X = X*(1+.07*g['jaw']*_step(-.25, -.75, y)*(1-_step(-1.02, -1.3, Y)))*(1+.07*g['neck']*_step(-1.0, -1.2, Y))
+    Y = Y-.035*g['chin']*_step(-.66, -1.0, y)*(1-.5*_step(-1., -1.3, Y))-.065*g['length']*_step(0, -.9, y)+.045*g['forehead']*_step(.25, .8, y)
+    X = X*(1+.065*g['width'])
     return np.stack([X, Y, Zz], 1)
 
 # %% ../../nbs/data/synthetic.ipynb #ce499daf
@@ -367,22 +368,22 @@ def _hair_parts(g): # list of (points, uv, tint) of hair in the head's frame, be
     style, r = g['style'], np.random.default_rng(g['hair_seed']); vol = g['volume']
     if style == 'bald': return []
     rows, cols = 30, 57
-    th, t = np.meshgrid(np.linspace(-np.pi, np.pi, cols), np.r_[np.linspace(0, 5, 18)**1., np.linspace(5.4, 12, 12)], indexing='ij'); th, t = th.T, t.T
+    th, t = np.meshgrid(np.linspace(-np.pi, np.pi, cols), np.r_[np.linspace(0, 5, 18), np.linspace(5.4, 12, 12)], indexing='ij'); th, t = th.T, t.T
     P = _surface(th, t); a = np.degrees(np.abs(th)); y = P[..., 1]
     top, side, back, front_y, burn = dict(buzz=(.018, .014, .014, .62, .0), short=(.10, .045, .05, .62, -.05), quiff=(.17, .04, .05, .64, -.02), parted=(.12, .07, .07, .60, -.10),
         receding=(.07, .06, .06, .80, -.02), curly=(.18, .15, .15, .58, -.15), afro=(.36, .32, .32, .60, -.1), fringe=(.12, .09, .09, .36, -.15), bob=(.11, .10, .12, .62, -.3),
         long=(.10, .08, .11, .64, -.2), long_fringe=(.11, .09, .11, .34, -.25), bun=(.06, .045, .06, .66, .05), mop=(.17, .13, .12, .40, -.15))[style]
-    front_y += .035*g['hairline']-(.0 if style not in ('receding',) else .0)
+    front_y += .035*g['hairline']-.05*(front_y > .5)      # a fringe is low already
     rec = .22 if style == 'receding' else .06 if g['sex'] > 0 else .02
     # the hair line: forehead, temples, in front of the ear, above it, nape
     line = np.interp(a, [0, 22, 42, 58, 68, 78, 86, 97, 108, 125, 180], [front_y, front_y-.005, front_y-.06+rec*.5, min(front_y-.16, .42)+rec*.4, .20, burn+.02, burn, .13, .05, -.38, -.52])
     phase = r.uniform(0, 6.28, 8)
     line = line+.012*np.sin(9*th+phase[0])+.010*np.sin(23*th+phase[1])
     m = _step(-.015, .10, y-line)
-    fr = .5+.5*np.cos(th); height = _step(.1, .85, y)
-    H = (side*(1-height)+top*height)*np.where(np.cos(th) < 0, 1, 1); H = np.where((np.cos(th) < 0), H*(1-height)+back*(1-height)*0+H*height, H)*vol
+    height = _step(.1, .85, y)
+    H = (np.where(np.cos(th) < 0, back, side)*(1-height)+top*height)*vol
     if style == 'quiff': H = H+.10*_bump(th, y, 0, .80, .5, .22)
-    if style == 'parted': H = H-.06*np.exp(-((np.sin(th)*P[..., 0].clip(-1, 1)*0+P[..., 0]-g['part'])/.035)**2)*_step(.5, .7, y)
+    if style == 'parted': H = H-.06*np.exp(-((P[..., 0]-g['part'])/.035)**2)*_step(.5, .7, y)
     if style in ('fringe', 'mop', 'long_fringe'): H = np.maximum(H, .075*_step(.3, .6, y)*(np.cos(th) > .2)+.05)
     n1, n2 = r.integers(7, 12), r.integers(5, 9)
     rough = dict(afro=.03, curly=.055, mop=.035).get(style, .012)*(.6+g['curl'])*(0.25 if style == 'buzz' else 1)
@@ -401,14 +402,14 @@ def _hair_parts(g): # list of (points, uv, tint) of hair in the head's frame, be
         zr = np.interp(sv, [0, .3, .6, 1], [.80, .90, .80, .70]); wave = (.018+.03*g['curl'])*np.sin(14*sv*(1+g['curl'])+3*np.sin(an*2)+phase[7])*sv
         lock = .012*np.sin(17*an+phase[0])+.008*np.sin(29*an+phase[1])
         rad = 1+wave+lock*sv
-        x = -np.sin(an)*(-1)*w*rad*1.0; z = -.06+np.cos(an)*zr*rad+.18*np.exp(-((np.abs(an-np.pi)-(np.pi-front))/.25)**2)*sv
+        x = np.sin(an)*w*rad; z = -.06+np.cos(an)*zr*rad+.18*np.exp(-((np.abs(an-np.pi)-(np.pi-front))/.25)**2)*sv
         yy = yy+(.05*np.sin(5*an+phase[2])+.03*np.sin(13*an+phase[3]))*_step(.8, 1, sv)
         u = (an/(2*np.pi))*126+288.5; v = sv*126+96.5
         tint = (.95-.18*sv)+.10*np.sin(17*an+phase[0])
         parts.append((np.stack([x, yy, z], -1).reshape(-1, 3), np.stack([u, v], -1).reshape(-1, 2), tint.ravel(), _grid_tri(L, C), np.repeat(1-.45*_step(.55, 1, np.linspace(0, 1, L)), C)))
     if style == 'bun':
         b, c = np.meshgrid(np.linspace(.02, np.pi-.02, 10), np.linspace(0, 2*np.pi, 17), indexing='ij'); R = .24+.08*g['hair_length']; cy, cz = (1.02, -.35) if g['hairline'] > -.3 else (.55, -.92)
-        q = np.stack([R*np.sin(b)*np.sin(c), cy+R*.85*np.cos(b), cz+R*np.sin(b)*np.cos(c)], -1)*(1+0*b[..., None])
+        q = np.stack([R*np.sin(b)*np.sin(c), cy+R*.85*np.cos(b), cz+R*np.sin(b)*np.cos(c)], -1)
         parts.append((q.reshape(-1, 3), np.stack([c/6.3*126+288.5, b/3.2*126+96.5], -1).reshape(-1, 2), np.full(170, .9), _grid_tri(10, 17), np.ones(170)))
     return parts
 
@@ -418,12 +419,10 @@ def _ear(side, g): # a cupped disc with a raised rim at the side of the head
     lobe = 1-.22*_step(-.3, -1, np.sin(ph))
     b, up = .125*k*rr*np.cos(ph)*lobe, .20*k*rr*np.sin(ph)
     out = .045+.035*_bump(rr, 0, .85, 0, .16, 1)*(.3+.7*_step(-.9, .4, np.sin(ph)))-.05*_bump(rr, 0, .25, 0, .35, 1)-.03*_step(.9, 1, rr)
-    back = b+.035+.02*up/.2*-1      # towards the back of the head
-    flare = .42
-    x = .668+out+np.maximum(back+.06, 0)*flare; y = -.085+up; z = -.03-back
+    back = b+.035-.1*up      # towards the back of the head
+    x = .668+out+np.maximum(back+.06, 0)*.42; y = -.085+up; z = -.03-back
     front_edge = _step(.5, 1, rr)*_step(.2, .9, -np.cos(ph)); x = x-front_edge*.07
     tint = 1-.35*_bump(rr, 0, .35, 0, .28, 1)-.12*_bump(rr, 0, .68, 0, .1, 1)
-    th = np.full(rr.shape, .0)
     return np.stack([side*x, y, z], -1).reshape(-1, 3), tint.ravel(), _grid_tri(8, 23, side > 0)
 
 def _teeth(upper): # an arch of teeth; the texture carries the gaps between them
@@ -436,17 +435,16 @@ def _teeth(upper): # an arch of teeth; the texture carries the gaps between them
     return np.stack([x, y, z], -1).reshape(-1, 3), uv.reshape(-1, 2), tint.ravel(), _grid_tri(25, 5)
 
 def _tongue():
-    a, b = np.meshgrid(np.linspace(0, np.pi, 13), np.linspace(0, np.pi, 9), indexing='ij')   # across, from the tip back
-    r = np.sin(b*.5+.25)
-    x = .13*-np.cos(a)*np.sin(b*.42+.30); y = -.685+.055*np.sin(a)*np.sin(b*.5+.5)-.012*np.exp(-(np.cos(a)/.2)**2); z = .70-.32*b/np.pi
-    z = z-.06*np.cos(a)**2*(1-b/np.pi)
-    P = np.stack([x, y, z], -1).reshape(-1, 3); tip = np.exp(-(b/.9)**2).ravel()
-    lift = np.stack([0*tip, .10*tip+.05, .055*tip], 1)
-    return P, lift, (.80+.2*np.sin(a)).ravel(), _grid_tri(13, 9)
+    a, b = np.meshgrid(np.linspace(0, 2*np.pi, 17), np.linspace(.02, 2.1, 9), indexing='ij')   # about it, from the tip back
+    x, y, z = .135*np.cos(a)*np.sin(b), -.70+.058*np.sin(a)*np.sin(b)**.8, .475+.235*np.cos(b)
+    y = y-.014*np.exp(-(x/.022)**2)*(np.sin(a) > 0)*np.sin(b)     # the groove
+    P = np.stack([x, y, z], -1).reshape(-1, 3); tip = np.exp(-(b/1.1)**2).ravel()
+    lift = np.stack([0*tip, .085*tip+.045, .07*tip], 1)
+    return P, lift, (.85+.15*np.sin(a)).ravel(), _grid_tri(17, 9)
 
 def _cavity():
     a, b = np.meshgrid(np.linspace(-1.5, 1.5, 11), np.linspace(-1.5, 1.5, 9), indexing='ij')
-    P = np.stack([.27*np.sin(a), -.62+.24*np.sin(b), .66-.34*np.cos(a)*np.cos(b)], -1).reshape(-1, 3)
+    P = np.stack([.30*np.sin(a)*np.cos(b), -.61+.20*np.sin(b), .565-.27*np.cos(a)*np.cos(b)], -1).reshape(-1, 3)
     return P, np.clip((b.ravel()+1.5)/3, 0, 1), _grid_tri(11, 9)
 
 def _tube(curve, radius, closed, n=5): # a thin tube about a curve (M,3)
@@ -463,7 +461,7 @@ def _glasses(spec): # two rims, a bridge, two arms: list of (points, triangles)
         x, y = .285+.185*k*r*c, -.03+.145*k*r*sn
         out.append(_tube(np.stack([s*x, y, .835-.35*np.maximum(x-.15, 0)**1.5], 1), spec['rim'], True))
         out.append(_tube(np.stack([s*np.linspace(.285+.185*k, .72, 8), np.linspace(.04, .06, 8), np.r_[np.linspace(.70, .55, 3), np.linspace(.4, -.1, 5)]], 1), spec['rim'], False))
-    x = np.linspace(-.285+.185*k, .285-.185*k, 7) if k < 1.5 else None
+    x = np.linspace(-.285+.185*k, .285-.185*k, 7)
     out.append(_tube(np.stack([x, .02+.03*np.cos(x*12), .84+0*x], 1), spec['rim']*.9, False))
     return out
 
@@ -480,7 +478,7 @@ def _body(g):
     z = mid+np.where(c > 0, zf-mid, mid-zb)*r*c
     y = y+.10*s*s*np.exp(-((y+1.3)/.15)**2)*(g['collar'] != 'turtleneck')-.05*(c > .3)*c*np.exp(-((y+1.25)/.12)**2)
     P = np.stack([w*r*s, y, z], -1).reshape(-1, 3)
-    uv = np.stack([(np.clip(th/np.pi, -.999, .999)*.5+.5)*188+418, v*318+.5], -1).reshape(-1, 2)
+    uv = np.stack([np.sin(th/2)*93+512, v*318+.5], -1).reshape(-1, 2)
     return P, uv, _grid_tri(R, C), th, y
 
 # %% ../../nbs/data/synthetic.ipynb #c885b677
@@ -495,14 +493,14 @@ def _canvas(): # places of the skin texture's texels and the masks that are the 
     inside = np.where(d >= 0, top-y, y-bottom); M['lips'] = _step(-.004, .016, inside)*(np.abs(x) < _MOUTH_W+.012)*(t < 12)
     slit = np.where(d >= 0, y-_lip_curve(u, 0, True)[1], _lip_curve(u, 0, False)[1]-y); M['slit'] = np.where(np.abs(x) < _MOUTH_W+.03, np.hypot(np.maximum(slit, 0), np.maximum(np.abs(x)-_MOUTH_W, 0)), 9)
     ue = np.clip((a-_EYE[0])/_EYE_W, -1, 1); over = np.maximum(np.abs(a-_EYE[0])-_EYE_W, 0)
-    M['above'] = np.hypot(np.maximum(y-_lid_curve(ue, 0, True)[1], 0), over)+9*(y < _lid_curve(ue, 0, True)[1]-.03)*(t < 12)
-    M['below'] = np.hypot(np.maximum(_lid_curve(ue, 0, False)[1]-y, 0), over)+9*(y > _lid_curve(ue, 0, False)[1]+.03)
+    M['above'] = np.hypot(np.maximum(y-_lid_curve(ue, 0, True)[1], 0), over)+9*((y < _lid_curve(ue, 0, True)[1]-.03) | (t > 11))
+    M['below'] = np.hypot(np.maximum(_lid_curve(ue, 0, False)[1]-y, 0), over)+9*((y > _lid_curve(ue, 0, False)[1]+.03) | (t > 11))
     M['ue'] = ue; M['fold'] = _to_curve(a, y, _FOLD)
     b = PchipInterpolator(_BROW[:, 0], _BROW[:, 1]); M['brow'] = y-b(np.clip(a, _BROW[0, 0], _BROW[-1, 0])); M['brow_u'] = (a-_BROW[0, 0])/(_BROW[-1, 0]-_BROW[0, 0])
     M['bag'] = _to_curve(a, y, [(.16, -.07), (.23, -.115), (.31, -.12), (.39, -.085)]); M['crease'] = _to_curve(a, y, [(.15, .05), (.20, .095), (.29, .11), (.37, .085), (.42, .04)])
     M['crow'] = np.minimum(_to_curve(a, y, [(.47, .03), (.54, .06)]), np.minimum(_to_curve(a, y, [(.47, 0.), (.55, 0.)]), _to_curve(a, y, [(.47, -.03), (.54, -.06)])))
-    M['beard'] = _step(-.02, .07, np.interp(a, [0, .1, .25, .42, .6], [-.50, -.50, -.60, -.52, -.2])-y)*(1-_step(13.2, 14.2, t)); M['beard'] = np.where((a < .14) & (d < 0) & (d > -.20), M['beard']*_step(-.12, -.20, d), M['beard'])
-    M['moustache'] = _step(-.5, -.475, -np.abs(y+.468)*0-.5+.0)*0+_bump(a, y, .06, -.468, .17, .035)
+    M['beard'] = _step(-.02, .07, np.interp(a, [0, .1, .25, .42, .6], [-.50, -.50, -.60, -.52, -.2])-y)*(1-_step(13.2, 14.2, t)); M['beard'] = M['beard']*(1-_step(.20, .08, a)*_step(-.24, -.17, d)*_step(.1, 0., d))
+    M['moustache'] = _bump(a, y, .06, -.468, .17, .035)
     M['goatee'] = _bump(a, y, 0, -.93, .17, .13)+_bump(a, y, .25, -.68, .05, .14)*.8
     r = np.random.default_rng(7); M['grain'] = r.standard_normal((320, 288)); M['soft'] = gaussian_filter(r.standard_normal((320, 288)), 7)*22
     M['strand'] = gaussian_filter(r.standard_normal((320, 288)), (2.2, .5))*2.2
@@ -517,9 +515,9 @@ def _paint(g): # (320,608,3) texture of a person, RGB in [0,1]
     pale = 1-g['melanin']; blood = g['skin']*np.array([1.06, .72, .68])
     mix((.30*g['blush']*_bump(a, y, .36, -.22, .16, .14)+.22*_bump(a, y, 0, -.34, .12, .1))*front*(.4+.6*pale), blood)
     # hollows
-    k = 1-.30*_bump(a, y, .20, .09, .12, .06)*front-.26*_bump(a, y, .29, .09, .16, .045)*front-.16*_bump(a, y, .14, .0, .05, .09)*front
+    k = 1-.20*_bump(a, y, .20, .09, .12, .06)*front-.26*_bump(a, y, .29, .09, .16, .045)*front-.16*_bump(a, y, .14, .0, .05, .09)*front
     k = k*(1-.10*_bump(a, y, .28, -.10, .14, .05)*front)*(1-.25*_bump(a, y, .145, -.37, .03, .05)*front)*(1-.40*_bump(a, y, 0, -.445, .10, .022)*front)
-    k = k*(1-.22*_bump(a, y, 0, -.765, .12, .03)*front)*(1-(.10+.26*age)*np.exp(-(M['fold']/(.014+.01*age))**2)*front)*(1-.28*_bump(a, y, .262, -.592, .022, .03)*front)
+    k = k*(1-.22*_bump(a, y, 0, -.765, .12, .03)*front)*(1-(.04+.28*age)*np.exp(-(M['fold']/(.014+.01*age))**2)*front)*(1-.16*_bump(a, y, .255, -.58, .02, .025)*front)
     k = k*(1-(.04+.20*age)*np.exp(-(M['bag']/.014)**2)*front)*(1-.20*np.exp(-(M['crease']/.013)**2)*front)
     k = k*(1-.42*_step(11.9, 13.0, t)*(1-.55*_step(14.5, 16.5, t))*_step(-.3, .4, np.cos(th)))
     k = k*(1-.10*_bump(a, y, .52, -.42, .14, .22)*front)
@@ -529,14 +527,14 @@ def _paint(g): # (320,608,3) texture of a person, RGB in [0,1]
         k = k*(1-.22*w*np.exp(-(M['crow']/.007)**2)*front)*(1-.15*w*_bump(a, y, .035, .16, .008, .05))
     shade(k)
     # beard, stubble
-    hairy = g['hair']*(.9 if not g['grey'] else 1.)
+    hairy = g['hair']*(1. if g['grey'] else .9)
     noise = np.clip(.75+.25*M['strand'], 0, 1.2)
     if g['beard'] != 'none':
         al = dict(stubble=.26*np.maximum(M['beard'], .8*M['moustache']), short=.62*np.maximum(M['beard'], M['moustache']), full=.92*np.maximum(M['beard'], M['moustache']), moustache=.9*M['moustache'], goatee=.85*np.clip(np.maximum(M['goatee'], M['moustache']), 0, 1))[g['beard']]
         mix(np.clip(al*noise, 0, .96)*(t > 6), hairy*.85)
     # freckles and moles
     if g['freckles']:
-        dots = np.zeros(a.shape); n = int(260*g['freckles']); px = np.clip(144+r.normal(0, 46, n), 0, 287).astype(int); py = np.clip(np.interp(-.2, [-1], [0])+138+r.normal(0, 22, n), 0, 319).astype(int)
+        dots = np.zeros(a.shape); n = int(260*g['freckles']); px = np.clip(144+r.normal(0, 46, n), 0, 287).astype(int); py = np.clip(138+r.normal(0, 22, n), 0, 319).astype(int)
         dots[py, px] = 1; mix(np.clip(gaussian_filter(dots, .9)*2.6, 0, .55), g['skin']*np.array([.72, .55, .45]))
     for _ in range(g['moles']):
         cx, cy = r.uniform(-.5, .5), r.uniform(-.8, .5); mix(.8*_bump(x, y, cx, cy, .013, .013)*front, g['skin']*.4)
@@ -553,9 +551,8 @@ def _paint(g): # (320,608,3) texture of a person, RGB in [0,1]
     b, u = M['brow'], M['brow_u']; half = .030*g['brow_width']*np.interp(u, [-.08, .05, .3, .7, 1.08], [.55, .95, 1.1, .85, .25])
     al = _step(1.15, .55, np.abs(b)/np.maximum(half, .003))*_step(-.09, .02, u)*_step(1.12, .98, u)
     al = al*np.clip(g['brow_dense']*(.86+.16*M['strand']), 0, 1); mix(al*front, g['brow_color'])
-    # scalp under short hair, shade below the hair line
-    if g['style'] in ('buzz', 'short', 'receding', 'quiff', 'parted', 'curly', 'afro', 'mop', 'bun', 'fringe', 'bob', 'long', 'long_fringe'):
-        edge = np.interp(np.degrees(np.abs(th)), [0, 42, 58, 68, 78, 112], [.66, .58, .42, .24, 0., .1]); mix((.55 if g['style'] != 'receding' else .25)*_step(-.05, .10, y-edge)*(t < 8), g['hair'])
+    if g['style'] != 'bald':     # the scalp's roots, so that a hair line is soft
+        edge = np.interp(np.degrees(np.abs(th)), [0, 42, 58, 68, 78, 112], [.61, .53, .38, .22, 0., .1]); mix((.55 if g['style'] != 'receding' else .25)*_step(-.05, .10, y-edge)*(t < 8), g['hair'])
     A[:, :288] = C
     # eye
     q = (np.mgrid[0:96, 0:96]-47.5)/48; rad, ang = np.hypot(*q), np.arctan2(*q); iris_r = .40
@@ -573,9 +570,9 @@ def _paint(g): # (320,608,3) texture of a person, RGB in [0,1]
     W = np.array([.93, .90, .83])*(1-.05*age); tooth = W*((1-.30*gap)*(1-.12*np.abs(tx-5.25)/5.25)+0*ty)[..., None]
     gum = _step(.22, .08, ty+.05*np.cos(tx*2*np.pi))[..., None]; A[224:288, 288:352] = tooth*(1-gum)+gum*np.array([.66, .32, .32])
     # cloth
-    _, _, _, bth, by = _body(g); v, uu = np.meshgrid(np.linspace(0, 1, 320), np.linspace(-np.pi, np.pi, 188), indexing='ij')
+    _, _, _, bth, by = _body(g); v, uu = np.meshgrid(np.linspace(0, 1, 320), 2*np.arcsin(np.linspace(-1, 1, 188)), indexing='ij')
     rows = by.reshape(22, 41); yy = np.stack([np.interp(np.linspace(0, 21, 320), np.arange(22), rows[:, j]) for j in range(41)], 1)
-    yy = np.stack([np.interp(np.linspace(0, 40, 188), np.arange(41), yy[i]) for i in range(320)]); xx = np.sin(uu)*np.interp(-yy, [1.2, 1.4, 1.6, 2.2], [.45, .7, 1.15, 1.4])
+    yy = np.stack([np.interp((uu[0]/np.pi*.5+.5)*40, np.arange(41), yy[i]) for i in range(320)]); xx = np.sin(uu)*np.interp(-yy, [1.2, 1.4, 1.6, 2.2], [.45, .7, 1.15, 1.4])
     D = np.broadcast_to(g['cloth'], (320, 188, 3)).copy(); f = np.cos(uu) > 0; col = g['collar']; ax = np.abs(xx)
     D *= (1+.02*gaussian_filter(np.random.default_rng(3).standard_normal((320, 188)), 6)*14)[..., None]
     if col == 'stripes': D[np.sin(yy*55) > .2] = g['cloth2']
@@ -589,7 +586,7 @@ def _paint(g): # (320,608,3) texture of a person, RGB in [0,1]
         m = f & (ax < (yy+2.1)*.45); D[m] = np.clip(g['cloth2']*.4+.6, 0, 1); D[f & (ax < (yy+1.45)*.4)] = neck; D[f & (np.abs(ax-(yy+2.1)*.45) < .02)] *= .5; D[f & (ax < .05+.02*np.cos(yy*9)) & (yy < -1.42)] = g['cloth2']*.7
     if col == 'hood': D[yy > -1.42] *= .85; D[f & (np.abs(ax-.12) < .012) & (yy < -1.5)] = np.clip(g['cloth']*1.5+.15, 0, 1)
     if col == 'turtleneck': D *= (1+.06*np.sin(uu*60))[..., None]
-    A[:, 418:606] = gaussian_filter(D, (1., .8, 0))
+    A[:, 418:606] = gaussian_filter(D, (1.5, .9, 0))
     return np.clip(A, 0, 1)
 
 def _background(g, size): # (S,S,3) in [0,1]
@@ -599,7 +596,7 @@ def _background(g, size): # (S,S,3) in [0,1]
     elif b['kind'] == 'gradient': an = r.uniform(0, 6.28); out = mixed(np.clip(.5+(x-.5)*np.cos(an)+(y-.5)*np.sin(an), 0, 1))
     elif b['kind'] == 'radial': out = mixed(_step(.1, .9, np.hypot(x-r.uniform(.2, .8), y-r.uniform(.1, .6))))
     elif b['kind'] == 'blobs':
-        w = 0*x; out = mixed(.3*y)
+        out = mixed(.3*y)
         for _ in range(9):
             m = _step(1.1, .8, np.hypot(x-r.random(), y-r.random())/r.uniform(.06, .22))[..., None]*.6; out = out*(1-m)+m*np.clip(c1*r.uniform(.5, 1.6), 0, 1)
     elif b['kind'] == 'wall': out = mixed(0*x+.2)*(1-.18*_step(.96, 1, np.abs(np.sin(x*r.uniform(6, 14)+r.random()*6))))[..., None]*(1.05-.2*y)[..., None]
@@ -627,7 +624,7 @@ class _Head: # everything of a person that does not change from frame to frame
         def add(p, u, c, t, f=None, h=1., double=False, mat=0):
             nonlocal at
             n = len(p); P.append(p); uv.append(np.broadcast_to(u, (n, 2))); c = np.asarray(c, float); tint.append(np.broadcast_to(c.reshape(-1, 1) if c.ndim == 1 and len(c) == n and n != 3 else c, (n, 3)))
-            tri.append(np.asarray(t)+at); field.append(np.zeros((len(_FIELDS), n, 3)) if f is None else f); head.append(np.broadcast_to(h, n).astype(float)); two.append(np.full(len(t), double)); kind.append(np.full(n, mat)); at += n
+            tri.append(np.asarray(t)+at); field.append(np.zeros((len(_FIELDS), n, 3)) if f is None else f); head.append(np.broadcast_to(h, n).astype(float)); two.append(np.full(len(t), int(double))); kind.append(np.full(n, mat)); at += n
             return slice(at-n, at)
         th, t = T['theta'][src], T['t'][src]; N = S['N']
         suv = _skin_uv(th, t); white = np.array([288.+60+4, 290.+4])
@@ -639,18 +636,18 @@ class _Head: # everything of a person that does not change from frame to frame
             x, y = place[:, 0], place[:, 1]; a = np.abs(x); d = y-_MOUTH_Y
             m = _step(-.02, .10, np.interp(a, [0, .1, .25, .42, .6], [-.74, -.72, -.62, -.52, -.2])-y)*(1-_step(12.6, 14, t)) if g['beard'] != 'goatee' else _bump(a, y, 0, -.95, .16, .1)
             out = np.stack([x*.9, (y+.45)*.7, .6+0*x], 1); out /= np.linalg.norm(out, axis=1, keepdims=True); skin = skin+out*(m*(.075 if g['beard'] == 'full' else .028))[:, None]
-        tired = 1-_step(11.8, 16.2, t)*1.
         h = np.where(np.cos(th) < 0, 1-_step(10.5, 16, t), 1-_step(12.2, 16.3, t))
         k = 1+.075*g['eye_size']; fields = S['fields'].copy(); fields[-2:] *= k
         add(skin, suv, c, S['tri'], fields, h)
+        xt, yt = np.moveaxis(place[S['tri']].mean(1)[:, :2], -1, 0); two[0][(front[S['tri']].min(1) > 0) & (np.abs(xt) < .55) & (np.abs(yt+.62) < .4)] = 2   # cheeks seen from inside the mouth
         def jaw(p, w=1.): f = np.zeros((len(_FIELDS), len(p), 3)); f[0] = _jaw_turn(p)*w; return f
-        lower = np.array([0, .0, 0]); mw = 1+.10*g['mouth_width']
-        my = .022*g['mouth_y']-.05*g['length']*_step(0, -.9, -.585)
+        mw = 1+.10*g['mouth_width']
+        my = .022*g['mouth_y']-.065*g['length']*_step(0, -.9, -.585)
         for up in (True, False):
             p, u, c, tt = _teeth(up); q = p*[mw, 1, 1]+[0, my, 0]; add(q, u, c, tt, None if up else jaw(p), 1., True, 2)
         p, lift, c, tt = _tongue(); f = jaw(p); f[7] = lift; add(p*[mw, 1, 1]+[0, my, 0], white, c[:, None]*np.array([.72, .33, .34]), tt, f, 1., True, 2)
-        p, w, tt = _cavity(); add(p+[0, my, 0], white, np.array([.16, .045, .05]), tt, jaw(p, 1-w[:, None]*0), 1., True, 3)
-        fields[1]; self.eye_slices = []
+        p, w, tt = _cavity(); add(p*[mw*(1+.05*min(g['jaw']+g['width'], 0)), 1, 1]+[0, my, 0], white, np.array([.16, .045, .05]), tt, jaw(p, 1-w[:, None]), 1., True, 3)
+        self.eye_slices = []
         d, tt = _eye_grid()
         for s in (-1, 1):
             centre = np.array([s*(_EYE[0]+.016*g['eye_gap']), _EYE[1]+.02*g['eye_y'], _BALL_Z])
@@ -663,7 +660,7 @@ class _Head: # everything of a person that does not change from frame to frame
             for p, tt in _glasses(g['glasses']): add(_shape(p, g), white, g['glasses']['color'], tt, None, 1., True, 5)
         p, u, tt, _, y = _body(g); add(p, u, 1-.35*np.exp(-np.maximum(-1.30-y.ravel(), 0)/.12)*_step(-.6, .2, p[:, 2]), tt, None, 0., True, 6)   # the head's shade
         self.points, self.uv, self.tint = (np.ascontiguousarray(np.concatenate(q), np.float64) for q in (P, uv, tint))
-        self.tri, self.double = np.ascontiguousarray(np.concatenate(tri), np.int32), np.ascontiguousarray(np.concatenate(two))
+        self.tri, self.double = np.ascontiguousarray(np.concatenate(tri), np.int32), np.ascontiguousarray(np.concatenate(two), np.int8)
         self.head, self.kind = np.concatenate(head), np.concatenate(kind).astype(np.int32)
         nd = max(i for i, f in enumerate(field) if np.any(f))+1; self.moving = sum(len(P[i]) for i in range(nd))
         self.fields = np.ascontiguousarray(np.concatenate(field[:nd], 1))
@@ -707,11 +704,11 @@ def _place_vertices(base, fields, weights, moving, column, share, upper, lower, 
         h = head[v]; x, y, z = out[v, 0]-pivot[0], out[v, 1]-pivot[1], out[v, 2]-pivot[2]
         X = R[0, 0]*x+R[0, 1]*y+R[0, 2]*z; Y = R[1, 0]*x+R[1, 1]*y+R[1, 2]*z; Z = R[2, 0]*x+R[2, 1]*y+R[2, 2]*z
         out[v, 0] = pivot[0]+x+h*(X-x); out[v, 1] = pivot[1]+y+h*(Y-y); out[v, 2] = pivot[2]+z+h*(Z-z)
-        q = scale*7.6/(8.-out[v, 2])/3.05
+        q = scale*7.6/(8.-out[v, 2])/2.85
         screen[v, 0] = size*(.5+dx+q*out[v, 0]); screen[v, 1] = size*(.5+dy-q*(out[v, 1]+.13)); screen[v, 2] = out[v, 2]
 
 @njit(cache=True)
-def _light_vertices(P, tri, double, kind, tint, crease, crease_w, light, key, ambient, shine, rim, N, normal, color, spec):
+def _light_vertices(P, tri, double, kind, tint, crease, crease_w, mouth, light, key, ambient, shine, rim, N, normal, color, spec):
     normal[:, :] = 0.
     for k in range(len(tri)):
         a, b, c = tri[k, 0], tri[k, 1], tri[k, 2]
@@ -725,7 +722,7 @@ def _light_vertices(P, tri, double, kind, tint, crease, crease_w, light, key, am
         l = x*light[0]+y*light[1]+z*light[2]; d = max(0., (l+.35)/1.35); d *= d*.35+.65; up = .86+.20*y+.06*z
         s = 1.
         if m == 1: d = .35+.5*d
-        elif m == 2: d = .30+.35*d; up = .78
+        elif m == 2: d = (.30+.35*d)*mouth; up = .78*mouth
         elif m == 3: d = .3; up = .6
         edge = 1.-max(z, 0.); edge = edge*edge*edge*rim*(.3+.7*max(0., y))
         dark = 1.
@@ -747,7 +744,9 @@ def _raster(screen, tri, double, uv, color, spec, atlas, zbuf, image, size):
         a, b, c = tri[k, 0], tri[k, 1], tri[k, 2]
         ax, ay, bx, by, cx, cy = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
         area = (bx-ax)*(cy-ay)-(by-ay)*(cx-ax)
-        if area == 0. or (area > 0. and not double[k]): continue    # seen from behind (y runs down on the screen)
+        behind = area > 0.                                     # y runs down on the screen
+        if area == 0. or (behind and double[k] == 0): continue
+        inner = behind and double[k] == 2
         x0 = max(int(np.ceil(min(ax, bx, cx)-.5)), 0); x1 = min(int(np.floor(max(ax, bx, cx)-.5)), size-1)
         y0 = max(int(np.ceil(min(ay, by, cy)-.5)), 0); y1 = min(int(np.floor(max(ay, by, cy)-.5)), size-1)
         if x0 > x1 or y0 > y1: continue
@@ -761,6 +760,9 @@ def _raster(screen, tri, double, uv, color, spec, atlas, zbuf, image, size):
                 z = wa*screen[a, 2]+wb*screen[b, 2]+wc*screen[c, 2]
                 if z <= zbuf[j, i]: continue
                 zbuf[j, i] = z
+                if inner:
+                    image[j, i, 0], image[j, i, 1], image[j, i, 2] = .10, .03, .035
+                    continue
                 u = wa*uv[a, 0]+wb*uv[b, 0]+wc*uv[c, 0]; v = wa*uv[a, 1]+wb*uv[b, 1]+wc*uv[c, 1]
                 u = min(max(u, 0.), cols-1.001); v = min(max(v, 0.), rows-1.001)
                 iu, iv = int(u), int(v); fu, fv = u-iu, v-iv; s = wa*spec[a]+wb*spec[b]+wc*spec[c]
@@ -826,8 +828,8 @@ def _sines(r, T, n, slow, fast): # (T,) smooth, about unit deviation; a longer t
 
 def _pose_track(seed, T): # (T,6)
     r = _rng('pose', int(seed)); lively = r.random() < .55; out = np.zeros((T, 6))
-    for c, (limit, off, calm, amp) in enumerate(((45., 14., 4., 26.), (25., 6., 2.5, 12.), (20., 4., 1.8, 9.))):
-        raw = r.normal(0, off)+_sines(r, T, 4, .06, .55)*(amp*r.uniform(.35, 1.) if lively else calm*r.uniform(.4, 1.4)); out[:, c] = limit*np.tanh(raw/limit*1.05)
+    for c, (limit, off, calm, amp) in enumerate(((45., 14., 4., 27.), (25., 6., 2.5, 15.), (20., 5., 1.8, 12.))):
+        raw = r.normal(0, off)+_sines(r, T, 4, .06, .45)*(amp*r.uniform(.35, 1.) if lively else calm*r.uniform(.4, 1.4)); out[:, c] = limit*np.tanh(raw/limit*1.15)
     out[:, 3] = 1+.095*np.tanh(r.normal(0, .5)+_sines(r, T, 3, .05, .2)*.4)
     for c in (4, 5): out[:, c] = .06*np.tanh(r.normal(0, .35)+_sines(r, T, 3, .05, .3)*(.6 if lively else .2))
     return out.astype(np.float32)
@@ -837,7 +839,7 @@ def _expression_track(emotion, level, seed, T): # (T,X)
     strength = _LEVELS[level]*(1+.1*np.clip(_sines(r, T, 3, .1, .6)*.6, -1, 1)); tune = dict(zip(ACTION_UNITS, r.uniform(.85, 1.12, len(ACTION_UNITS))))
     for k, v in _EMOTION_UNITS[emotion].items(): out[:, ACTION_UNITS.index(k)] = v*tune[k]*strength
     s = np.arange(T)/FPS; at = r.uniform(.2, 3.)
-    while at < s[-1]+1 if T else False:
+    while T and at < s[-1]+1:
         length = r.uniform(.12, .20); u = (s-at)/length    # shuts in the first 40 %, opens in the rest
         out[:, -1] = np.maximum(out[:, -1], np.where((u > 0) & (u < 1), np.where(u < .4, _step(0, .3, u), 1-_step(.5, 1, u)), 0)); at += length+r.gamma(2.5, 1.1)+.4
     return out.astype(np.float32)
@@ -905,8 +907,7 @@ def _weights(truth, open_bias): # (T,K) weights of the fields, (T,) zip
     for i, k in enumerate(_FIELDS): w[:, i] = a[k] if k in a else u[k] if k in u else 0
     w[:, 0] = np.clip(a['jaw']+.55*u['jaw_drop']*(1-.5*a['jaw']), 0, 1.15)*(1-.45*shut)
     w[:, -2], w[:, -1] = c, c*(1-c)
-    lips = np.maximum(shut, 0)
-    return w, lips
+    return w, shut
 
 _PIVOT = np.array([0., -.50, -.12])
 def render(
@@ -916,13 +917,14 @@ def render(
 ) -> Clip: # its frames and annotations
     "Draw a truth. The same truth gives the same bytes, whichever frames are drawn together."
     H = _head(truth.identity); g = H.traits; idx = np.arange(len(truth)) if frames is None else np.asarray(frames, int).reshape(-1)
-    over = 3 if size < 96 else 2; S = size*over; bias = .10-.09*g['eye_open']
+    over = 3 if size < 96 else 2; S = size*over; bias = .15-.08*g['eye_open']
     if size not in H.backgrounds: H.backgrounds[size] = np.ascontiguousarray(_background(g, size), np.float64)
     weights, shut = _weights(truth, bias); lids = _lids(truth, bias); u = {k: truth.expression[:, i] for i, k in enumerate(ACTION_UNITS)}
     crease = np.ascontiguousarray(np.stack([u['brow_down'], np.maximum(u['brow_inner'], u['brow_outer']), u['smile_left'], u['smile_right'], u['nose_wrinkle'], u['frown']], 1), np.float64)
+    dim = 1-.62*np.clip(truth.articulation[:, ARTICULATORS.index('round')].astype(np.float64), 0, 1)     # a narrow mouth lets little light in
     n = len(H.points); P, screen, normal, color, spec = np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty(n)
     zbuf, image = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32); out = np.empty((len(idx), size, size, 3), np.uint8)
-    marks = np.empty((len(idx), 68, 2), np.float32); uv = H.uv.copy(); no = np.zeros(0)
+    marks = np.empty((len(idx), 68, 2), np.float32); uv = H.uv.copy()
     for j, k in enumerate(idx):
         yaw, pitch, roll, scale, dx, dy = (float(v) for v in truth.pose[k]); R = _rotation(yaw, pitch, roll)
         _place_vertices(H.points, H.fields, weights[k], H.moving, *H.zip, shut[k], H.head, R, _PIVOT, S, scale, dx, dy, P, screen)
@@ -932,7 +934,7 @@ def render(
         for sl in H.eye_slices: uv[sl, 0] = np.clip(uv[sl, 0], 288.5, 382.5); uv[sl, 1] = np.clip(uv[sl, 1], .5, 94.5)
         lid_edge = .42-.75*min(max(lids[k], -.4), 1.)
         for sl in H.eye_slices: H.tint[sl] = (1-.50*_step(lid_edge-.38, lid_edge+.06, H.eye_dir[:, 1])-.25*_step(.45, .8, np.abs(H.eye_dir[:, 0])))[:, None]
-        _light_vertices(P, H.tri, H.double, H.kind, H.tint, H.crease, crease[k], g['light'], g['key'], g['ambient'], g['shine'], g['rim'], n, normal, color, spec)
+        _light_vertices(P, H.tri, H.double, H.kind, H.tint, H.crease, crease[k], dim[k], g['light'], g['key'], g['ambient'], g['shine'], g['rim'], n, normal, color, spec)
         _raster(screen, H.tri, H.double, uv, color, spec, H.atlas, zbuf, image, S)
         _resolve(image, zbuf, H.backgrounds[size], over, out[j])
         marks[j] = _landmarks(screen, H.names, -roll)/over-.5
