@@ -173,7 +173,7 @@ def _template(): # what is the same for everybody: places, triangles, named vert
     for loop in ('lid0L', 'lid0R', 'lip0'):   # a triangle whose three corners lie on one hole's margin fills that hole
         on = np.zeros(len(th), bool); on[names[loop]] = True; cut |= on[tri].all(1)
     tri = tri[~cut]
-    q = A(th, t)[tri]; flip = np.cross(q[:, 1]-q[:, 0], q[:, 2]-q[:, 0]) > 0   # the plane's second axis runs down: make all face outwards
+    q = A(th, t)[tri]; d, e = q[:, 1]-q[:, 0], q[:, 2]-q[:, 0]; flip = d[:, 0]*e[:, 1]-d[:, 1]*e[:, 0] > 0   # the plane's second axis runs down: make all face outwards
     tri[flip] = tri[flip][:, ::-1]
     return dict(theta=th, t=t, place=place, tri=tri.astype(np.int32), names=names, front=_step(-.1, .35, np.cos(th))*(t < 12.6))
 
