@@ -675,7 +675,7 @@ def _creases(place, front): # how much each action darkens skin points: frown li
     return np.ascontiguousarray(np.stack([.45*_bump(a, y, .04, .165, .026, .08), .22*np.exp(-((y-.36)/.022)**2)*_step(.4, .2, a)+.22*np.exp(-((y-.45)/.022)**2)*_step(.36, .2, a),
                      .34*fold*(x < 0), .34*fold*(x > 0), .35*fold*(y > -.5)+.3*_bump(a, y, .06, -.03, .04, .05), .20*_bump(a, y, .29, -.72, .05, .06)])*front)
 
-@functools.lru_cache(64)
+@functools.lru_cache(16)      # about 5 MB each
 def _head(identity): return _Head(identity)
 
 # %% ../../nbs/data/synthetic.ipynb #9b4c5468
@@ -704,7 +704,7 @@ def _place_vertices(base, fields, weights, moving, column, share, upper, lower, 
         h = head[v]; x, y, z = out[v, 0]-pivot[0], out[v, 1]-pivot[1], out[v, 2]-pivot[2]
         X = R[0, 0]*x+R[0, 1]*y+R[0, 2]*z; Y = R[1, 0]*x+R[1, 1]*y+R[1, 2]*z; Z = R[2, 0]*x+R[2, 1]*y+R[2, 2]*z
         out[v, 0] = pivot[0]+x+h*(X-x); out[v, 1] = pivot[1]+y+h*(Y-y); out[v, 2] = pivot[2]+z+h*(Z-z)
-        q = scale*7.6/(8.-out[v, 2])/2.85
+        q = scale*7.6/(8.-out[v, 2])/2.4
         screen[v, 0] = size*(.5+dx+q*out[v, 0]); screen[v, 1] = size*(.5+dy-q*(out[v, 1]+.13)); screen[v, 2] = out[v, 2]
 
 @njit(cache=True)
@@ -924,7 +924,7 @@ def render(
     dim = 1-.62*np.clip(truth.articulation[:, ARTICULATORS.index('round')].astype(np.float64), 0, 1)     # a narrow mouth lets little light in
     n = len(H.points); P, screen, normal, color, spec = np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty(n)
     zbuf, image = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32); out = np.empty((len(idx), size, size, 3), np.uint8)
-    marks = np.empty((len(idx), 68, 2), np.float32); uv = H.uv.copy()
+    marks = np.empty((len(idx), 68, 2), np.float32); uv, tint = H.uv.copy(), H.tint.copy()
     for j, k in enumerate(idx):
         yaw, pitch, roll, scale, dx, dy = (float(v) for v in truth.pose[k]); R = _rotation(yaw, pitch, roll)
         _place_vertices(H.points, H.fields, weights[k], H.moving, *H.zip, shut[k], H.head, R, _PIVOT, S, scale, dx, dy, P, screen)
@@ -933,8 +933,8 @@ def render(
         for sl in H.eye_slices: uv[sl, 0] = 288+47.5+48*(H.eye_dir[:, 0]-gx)/.80; uv[sl, 1] = 47.5-48*(H.eye_dir[:, 1]-gy)/.80
         for sl in H.eye_slices: uv[sl, 0] = np.clip(uv[sl, 0], 288.5, 382.5); uv[sl, 1] = np.clip(uv[sl, 1], .5, 94.5)
         lid_edge = .42-.75*min(max(lids[k], -.4), 1.)
-        for sl in H.eye_slices: H.tint[sl] = (1-.50*_step(lid_edge-.38, lid_edge+.06, H.eye_dir[:, 1])-.25*_step(.45, .8, np.abs(H.eye_dir[:, 0])))[:, None]
-        _light_vertices(P, H.tri, H.double, H.kind, H.tint, H.crease, crease[k], dim[k], g['light'], g['key'], g['ambient'], g['shine'], g['rim'], n, normal, color, spec)
+        for sl in H.eye_slices: tint[sl] = (1-.50*_step(lid_edge-.38, lid_edge+.06, H.eye_dir[:, 1])-.25*_step(.45, .8, np.abs(H.eye_dir[:, 0])))[:, None]
+        _light_vertices(P, H.tri, H.double, H.kind, tint, H.crease, crease[k], dim[k], g['light'], g['key'], g['ambient'], g['shine'], g['rim'], n, normal, color, spec)
         _raster(screen, H.tri, H.double, uv, color, spec, H.atlas, zbuf, image, S)
         _resolve(image, zbuf, H.backgrounds[size], over, out[j])
         marks[j] = _landmarks(screen, H.names, -roll)/over-.5
