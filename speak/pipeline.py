@@ -7,7 +7,7 @@ __all__ = ['MARK', 'WEIGHT_FILES', 'DEFAULT_WEIGHTS', 'SEARCHED', 'mark', 'is_ma
            'load_talker', 'Sound', 'head_picture', 'head_frames', 'Codes', 'SpeakPipeline']
 
 # %% ../nbs/pipeline.ipynb #36c12890
-import dataclasses, itertools, os, tempfile
+import contextlib, dataclasses, itertools, os, tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -212,7 +212,7 @@ class SpeakPipeline:
         sound = Sound(audio)
         frames = self.frames(identity, sound, pose, emotion, crop, chunk, progress)
         if out is None: return np.concatenate(list(frames))
-        with VideoWriter(out, self.size, self.size, FPS, SAMPLE_RATE, mark()) as writer:
+        with VideoWriter(out, self.size, self.size, FPS, SAMPLE_RATE, mark()) as writer, contextlib.closing(frames):
             waves = sound.chunks()
             for some in frames:
                 for frame in some: writer.write(frame)

@@ -49,9 +49,9 @@ class SyntheticCorpus:
                 pose=people.start + seed*100_003 + i % half, emotion=emotion, level=level, expression=people.start + seed*100_003 + i))
         self.clips = [ClipInfo(f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True) for i, f in enumerate(self.factors)]
     def load(self, i:int, size:int)->dict:
-        "Frames (T,S,S,3) uint8, wave (N,) float32, landmarks (T,68,2), lids (T,) closure of the lids in [0,1]."
+        "Frames (T,S,S,3) uint8, wave (N,) float32, landmarks (T,68,2), lids (T,) blink in [0,1]."
         clip = synthetic.render(synthetic.truth(self.factors[i]), size)
-        return dict(frames=clip.frames, wave=clip.truth.wave, landmarks=clip.landmarks, lids=clip.lid_closure)
+        return dict(frames=clip.frames, wave=clip.truth.wave, landmarks=clip.landmarks, lids=clip.truth.expression[:, -1])
 
 # %% ../../nbs/data/corpora.ipynb #0fe0be66
 class ClipFolder:
