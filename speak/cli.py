@@ -52,7 +52,7 @@ def demo_inputs(folder:Path, truths:dict, size:int=256)->dict: # input -> path
     return paths
 
 # %% ../nbs/cli.ipynb #19e375f4
-GROUND, INK = (24, 24, 28), (235, 235, 235)
+GROUND, INK = (24, 24, 24), (235, 235, 235)
 
 def tile(image:np.ndarray, # uint8 (H,W,3)
          side:int,         # of the picture in the tile
@@ -120,32 +120,28 @@ def demo_gif(out:Path, inputs:dict, result:Path, T:int, side:int=128, every:int=
     first, *rest = [Image.fromarray(s).quantize(palette=palette, dither=Image.Dither.NONE) for s in sheets]
     with part_file(out, '.gif') as part: first.save(part, format='gif', save_all=True, append_images=rest, duration=1000*every//FPS, loop=0, comment=mark('demonstration')['comment'].encode())
 
-def demo_grid(pipe, truths:dict, columns:int=6, side:int=128)->np.ndarray: # uint8 (H,W,3)
+def demo_grid(pipe, truths:dict, columns:int=5, side:int=192)->np.ndarray: # uint8 (H,W,3)
     "A row for all inputs as they are, and one for each input changed alone."
     from speak.data.media import pingpong_index
     from speak.data.speech import sentence
-    from speak.data.synthetic import render
-    size = max(128, pipe.size)
-    clip = {k: render(t, size, [0]).frames[0] if 'identity' in k else render(t, size).frames for k, t in truths.items() if 'speech' not in k}
-    said = lambda k: f'“{sentence(truths[k].factors.sentence)}”'
-    strip, rows = side//2, []
+    from speak.data.synthetic import recombine, render
+    size, small, wide = max(64, pipe.size), side//3, 256
+    clip = {k: render(t, size, [0] if 'identity' in k else None).frames for k, t in truths.items() if 'speech' not in k}
+    rows = [text_block('small, from left: pose video, emotion video, exact answer; large: result', wide + columns*side, 28)]
     for changed in (None, 'pose', 'emotion', 'identity', 'speech'):
-        use = lambda k: f'other {k}' if k == changed else k
-        speech = truths[use('speech')]
-        frames = pipe(clip[use('identity')], speech.wave, clip[use('pose')], clip[use('emotion')])
-        at = np.linspace(0, len(frames) - 1, columns + 2).round().astype(int)[1:-1]   # neither the first nor the last, which are silent
-        driver = lambda k: np.concatenate([np.pad(tile(clip[use(k)][pingpong_index(len(clip[use(k)]), len(frames))[i]], strip), ((0, 0), (strip//2, side - strip - strip//2), (0, 0))) for i in at], 1)
-        made = np.concatenate([tile(frames[i], side) for i in at], 1)
-        shown = ['pose', 'emotion'] if changed is None else [changed] if changed in ('pose', 'emotion') else []
-        body = np.concatenate([*map(driver, shown), made])
-        label = {None: f'as given\nfrom above: pose video, emotion video, result', 'pose': 'another pose video (above the result)', 'emotion': 'another emotion video (above the result)',
-                 'identity': 'another identity picture', 'speech': f'another speech:\n{said("other speech")}'}[changed]
-        left = text_block(label, 2*side, body.shape[0], 13)
-        if changed in (None, 'identity'):
-            left = left.copy(); y = (body.shape[0] - strip)//2 if changed else body.shape[0] - side + strip//2
-            left[y:y + strip, 2*side - strip - 8:2*side - 8] = tile(clip[use('identity')], strip)
-        rows += [np.concatenate([left, body], 1), np.full((6, left.shape[1] + body.shape[1], 3), (70, 70, 78), np.uint8)]
-    return np.concatenate(rows[:-1])
+        use = {k: f'other {k}' if k == changed else k for k in ('identity', 'speech', 'pose', 'emotion')}
+        speech, picture = truths[use['speech']], clip[use['identity']][0]
+        frames = pipe(picture, speech.wave, clip[use['pose']], clip[use['emotion']], crop=False)  # rendered heads are framed already
+        at = np.linspace(0, len(frames) - 1, columns + 2).round().astype(int)[1:-1]               # neither the first nor the last, which are silent
+        answers = render(recombine(*(truths[use[k]] for k in use)), size, at).frames
+        played = {k: clip[use[k]][pingpong_index(len(clip[use[k]]), len(frames))[at]] for k in ('pose', 'emotion')}
+        body = np.concatenate([np.concatenate([np.concatenate([tile(f, small) for f in top], 1), tile(frames[i], side)])
+                               for i, *top in zip(at, played['pose'], played['emotion'], answers)], 1)
+        left = np.concatenate([text_block('as given' if changed is None else f'another {changed}', wide, 40, 18),
+                               np.pad(tile(picture, 128), ((0, 0), (8, wide - 136), (0, 0)), constant_values=GROUND[0]),
+                               text_block(f'“{sentence(speech.factors.sentence)}”', wide, body.shape[0] - 168)])
+        rows += [np.full((6, wide + columns*side, 3), 80, np.uint8), np.concatenate([left, body], 1)]
+    return np.concatenate(rows)
 
 def demo(args):
     "`speak demo`: inputs, result, and pictures that show what each input does."
