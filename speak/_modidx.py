@@ -507,5 +507,5 @@ d = { 'settings': { 'branch': 'main',
                                        'speak.training.talker.averaged_weights': ( 'training/talker.html#averaged_weights',
                                                                                    'speak/training/talker.py'),
                                        'speak.training.talker.export': ('training/talker.html#export', 'speak/training/talker.py'),
-                                       'speak.training.talker.load_talker': ( 'training/talker.html#load_talker',
-                                                                              'speak/training/talker.py')}}}
+                                       'speak.training.talker.starting_weights': ( 'training/talker.html#starting_weights',
+                                                                                   'speak/training/talker.py')}}}

@@ -41,7 +41,8 @@ class Config:
     audio_layers:int       # wav2vec 2.0: transformer layers
     audio_heads:int
     audio_conv:int         # wav2vec 2.0: channels of the convolutions
-    audio_checkpoint:str   # pre-trained weights; '' trains from scratch
+    audio_layout:str       # wav2vec 2.0: 'base' (what pre-trained weights need) or 'local' (a limited reach, so that sound can be streamed)
+    audio_checkpoint:str   # pre-trained weights that training starts from; '' starts anew
     editor_blocks:int
     disc_width:int
     sync_width:int
@@ -71,7 +72,7 @@ class Config:
     drive:str = 'auto'         # where a training frame's codes come from, see `data.sampling`: 'same' (printed), 'self', 'cross', or 'auto'
     generator_init:str = 'irfd'# stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
     window:int = 5             # frames per training window of stage 2; SyncNet sees 5
-    context:int = 15           # frames of sound on either side of a window that the audio encoder hears
+    context:int = 18           # frames of sound on either side of a window that the audio encoder hears
     margin:float = 0.2         # eq. 1's alpha
     ema_halflife:float = 250.  # steps in which the moving average of the weights forgets half
     seed:int = 0
@@ -94,10 +95,10 @@ PRESETS = {
 }
 for name, row in dict(
  #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
- nano  = dict(audio_width=32,  audio_layers=2,  audio_heads=2,  audio_conv=16,  audio_checkpoint='', editor_blocks=2, disc_width=8,  sync_width=8,  sync_embed=32,   sync_size=32, vgg_width=8,  vgg_weights='random'),
- tiny  = dict(audio_width=96,  audio_layers=2,  audio_heads=4,  audio_conv=64,  audio_checkpoint='', editor_blocks=3, disc_width=16, sync_width=16, sync_embed=128,  sync_size=32, vgg_width=8,  vgg_weights='random'),
- small = dict(audio_width=192, audio_layers=4,  audio_heads=4,  audio_conv=128, audio_checkpoint='', editor_blocks=4, disc_width=32, sync_width=32, sync_embed=256,  sync_size=48, vgg_width=32, vgg_weights='random'),
- paper = dict(audio_width=768, audio_layers=12, audio_heads=12, audio_conv=512, audio_checkpoint='facebook/wav2vec2-base-960h', editor_blocks=8, disc_width=64, sync_width=64, sync_embed=1024, sync_size=96, vgg_width=64, vgg_weights='imagenet'),
+ nano  = dict(audio_width=32,  audio_layers=2,  audio_heads=2,  audio_conv=16,  audio_layout='local', audio_checkpoint='', editor_blocks=2, disc_width=8,  sync_width=8,  sync_embed=32,   sync_size=32, vgg_width=8,  vgg_weights='random'),
+ tiny  = dict(audio_width=96,  audio_layers=2,  audio_heads=4,  audio_conv=64,  audio_layout='local', audio_checkpoint='', editor_blocks=3, disc_width=16, sync_width=16, sync_embed=128,  sync_size=32, vgg_width=8,  vgg_weights='random'),
+ small = dict(audio_width=192, audio_layers=4,  audio_heads=4,  audio_conv=128, audio_layout='local', audio_checkpoint='', editor_blocks=4, disc_width=32, sync_width=32, sync_embed=256,  sync_size=48, vgg_width=32, vgg_weights='random'),
+ paper = dict(audio_width=768, audio_layers=12, audio_heads=12, audio_conv=512, audio_layout='base', audio_checkpoint='facebook/wav2vec2-base-960h', editor_blocks=8, disc_width=64, sync_width=64, sync_embed=1024, sync_size=96, vgg_width=64, vgg_weights='imagenet'),
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
@@ -108,7 +109,7 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'), vgg_weights=('imagenet','random'),
+CHOICES = dict(audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'), vgg_weights=('imagenet','random'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 

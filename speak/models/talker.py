@@ -24,7 +24,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         config = dataclasses.asdict(config) if isinstance(config, Config) else config
         self.config = c = config_from_json(json.dumps(config), 'config.json')
         self.encoders, self.generator = make_encoders(c), make_generator(c)
-        self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, c.audio_checkpoint or None)
+        self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
         self.mlp = mlp(2*c.code, c.latent)                                       # eq. 9
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor # (B,3,S,S)
