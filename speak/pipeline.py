@@ -7,7 +7,7 @@ __all__ = ['MARK', 'WEIGHT_FILES', 'DEFAULT_WEIGHTS', 'SEARCHED', 'mark', 'is_ma
            'load_talker', 'Sound', 'head_picture', 'head_frames', 'Codes', 'SpeakPipeline']
 
 # %% ../nbs/pipeline.ipynb #36c12890
-import contextlib, dataclasses, itertools, os, tempfile
+import contextlib, itertools, os, tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import __version__
-from .config import FPS, SAMPLE_RATE, Config, SpeakError, config_from_json, nearest
+from .config import FPS, SAMPLE_RATE, SpeakError, config_from_json, nearest
 from .data.faces import Square, apply_crop, crop_square, find_face, video_crop
 from .data.media import VideoWriter, audio_chunks, pingpong_index, read_image, video_frames
 from .models.audio import frames_for, stream
@@ -76,8 +76,7 @@ def load_talker(config_path, weights_path)->Talker:
     try: config = config_from_json(Path(config_path).read_text(encoding='utf8'), str(config_path))
     except (UnicodeDecodeError, TypeError, AttributeError, KeyError, ValueError) as e:
         raise SpeakError(f"{config_path} is not a file of settings ({e}); it must be the config.json that a run wrote.") from None
-    # The audio encoder's weights are in the file: its own pre-trained ones are not needed again.
-    talker = Talker(dataclasses.replace(config, audio_checkpoint=''))
+    talker = Talker(config)
     wanted = {k: tuple(v.shape) for k, v in talker.state_dict().items()}
     try:
         with safe_open(weights_path, 'pt') as f: found = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
