@@ -82,7 +82,7 @@ class Config:
 
 # %% ../nbs/config.ipynb #7f337167
 _W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1.)             # the paper gives no weights
-_W1s = dict(identity=.1, cls=.1, pose=.1, emotion=.1, self=4.)            # small nets: the picture leads, the codes' own terms do not drown it
+_W1s = dict(identity=.1, cls=.3, pose=.1, emotion=.1, self=4.)            # small nets: the picture leads, the codes' own terms do not drown it
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
 _W2s = dict(gan=.02, sync=.2, vgg=.3, rec=4.)                            # small nets: see losses, "Beyond eq. 13"
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
@@ -103,7 +103,7 @@ for name, row in dict(
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
  nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  steps_sync=6,     steps_irfd=4,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=1e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, steps_sync=1200,  steps_irfd=1500,   steps_talker=5000,   clips=1200,  lr=1e-3, lr_encoders=2e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.6),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, steps_sync=1500,  steps_irfd=1000,   steps_talker=4000,   clips=1200,  lr=1e-3, lr_encoders=2e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.6),
  small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, steps_sync=4000,  steps_irfd=10000,  steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=1e-4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
  paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  steps_sync=50000, steps_irfd=100000, steps_talker=300000, clips=20000, lr=1e-4, lr_encoders=0.,   precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
