@@ -49,17 +49,21 @@ class Config:
     sync_embed:int
     sync_size:int          # height and width of a mouth crop
     vgg_width:int
+    vgg_stages:int         # perceptual: of its five blocks, how many count
     vgg_weights:str        # 'imagenet' or 'random'
     # training
     batch_sync:int         # clips
     batch_irfd:int         # pairs
     batch_talker:int       # windows
+    batch_labels:int       # frames a step of stage 1 whose labels alone are learned ('cls', 'angles'): encoders cost little, generators much
     steps_sync:int
+    steps_labels:int       # the first so many of steps_irfd train the encoders by labels alone, so that the generator starts with codes that mean something
     steps_irfd:int
     steps_talker:int
     clips:int              # clips of the embedded corpus that a run renders
     lr:float
-    lr_encoders:float      # of the encoders in stage 2; 0 freezes them
+    lr_encoders:float      # of the encoders in stage 1
+    lr_encoders_talker:float # of the encoders in stage 2; 0 freezes them
     precision:str          # 'no' (float32), 'bf16' or 'fp16', as Accelerate names them
     weights_irfd:dict      # eq. 8
     weights_talker:dict    # eq. 13 and 'rec'
@@ -81,8 +85,8 @@ class Config:
     def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
 
 # %% ../nbs/config.ipynb #7f337167
-_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1.)             # the paper gives no weights
-_W1s = dict(identity=.1, cls=.3, pose=.1, emotion=.1, self=4.)            # small nets: the picture leads, the codes' own terms do not drown it
+_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0.)   # the paper gives no weights; 'angles' is ours, see losses, "Beyond eq. 8"
+_W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
 _W2s = dict(gan=.02, sync=.2, vgg=.3, rec=4.)                            # small nets: see losses, "Beyond eq. 13"
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
@@ -95,17 +99,17 @@ PRESETS = {
 }
 for name, row in dict(
  #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
- nano  = dict(audio_width=32,  audio_layers=2,  audio_heads=2,  audio_conv=16,  audio_layout='local', audio_checkpoint='', editor_blocks=2, disc_width=8,  sync_width=8,  sync_embed=32,   sync_size=32, vgg_width=8,  vgg_weights='random'),
- tiny  = dict(audio_width=96,  audio_layers=2,  audio_heads=4,  audio_conv=64,  audio_layout='local', audio_checkpoint='', editor_blocks=3, disc_width=16, sync_width=16, sync_embed=128,  sync_size=32, vgg_width=8,  vgg_weights='random'),
- small = dict(audio_width=192, audio_layers=4,  audio_heads=4,  audio_conv=128, audio_layout='local', audio_checkpoint='', editor_blocks=4, disc_width=32, sync_width=32, sync_embed=256,  sync_size=48, vgg_width=32, vgg_weights='random'),
- paper = dict(audio_width=768, audio_layers=12, audio_heads=12, audio_conv=512, audio_layout='base', audio_checkpoint='facebook/wav2vec2-base-960h', editor_blocks=8, disc_width=64, sync_width=64, sync_embed=1024, sync_size=96, vgg_width=64, vgg_weights='imagenet'),
+ nano  = dict(audio_width=32,  audio_layers=2,  audio_heads=2,  audio_conv=16,  audio_layout='local', audio_checkpoint='', editor_blocks=2, disc_width=8,  sync_width=8,  sync_embed=32,   sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
+ tiny  = dict(audio_width=96,  audio_layers=2,  audio_heads=4,  audio_conv=64,  audio_layout='local', audio_checkpoint='', editor_blocks=3, disc_width=16, sync_width=16, sync_embed=128,  sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
+ small = dict(audio_width=192, audio_layers=4,  audio_heads=4,  audio_conv=128, audio_layout='local', audio_checkpoint='', editor_blocks=4, disc_width=32, sync_width=32, sync_embed=256,  sync_size=48, vgg_width=32, vgg_stages=4, vgg_weights='random'),
+ paper = dict(audio_width=768, audio_layers=12, audio_heads=12, audio_conv=512, audio_layout='base', audio_checkpoint='facebook/wav2vec2-base-960h', editor_blocks=8, disc_width=64, sync_width=64, sync_embed=1024, sync_size=96, vgg_width=64, vgg_stages=5, vgg_weights='imagenet'),
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  steps_sync=6,     steps_irfd=4,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=1e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, steps_sync=1500,  steps_irfd=1000,   steps_talker=4000,   clips=1200,  lr=1e-3, lr_encoders=2e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.6),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, steps_sync=4000,  steps_irfd=10000,  steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=1e-4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  steps_sync=50000, steps_irfd=100000, steps_talker=300000, clips=20000, lr=1e-4, lr_encoders=0.,   precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
+ nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1400, steps_talker=3400,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=2e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.6),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
+ paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=20000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b

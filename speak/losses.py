@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['distance', 'image_distance', 'identity_loss', 'classification_loss', 'pose_loss', 'emotion_loss', 'join_codes',
-           'reconstruction_loss', 'self_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss', 'sync_distance',
-           'sync_loss', 'pixel_loss', 'box_weight']
+           'reconstruction_loss', 'self_loss', 'angle_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss',
+           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight']
 
 # %% ../nbs/losses.ipynb #2a2dad4b
 import torch, torch.nn.functional as F
@@ -84,6 +84,14 @@ def self_loss(fake_s:Tensor, fake_t:Tensor, s:Tensor, t:Tensor)->Tensor: # (B,3,
     return reconstruction_loss(fake_s, s) + reconstruction_loss(fake_t, t)
 
 # %% ../nbs/losses.ipynb #b954a670
+def angle_loss(guess:Tensor, # (B,6) yaw, pitch, roll, centre x, centre y, size, each scaled to about [-1,1]
+               true:Tensor   # (B,6); NaN where there are no landmarks
+              )->Tensor:     # (B,)
+    "Mean absolute difference; frames without landmarks count nothing (not in the paper)."
+    known = true.isfinite().all(1)
+    return torch.where(known, (guess - true.nan_to_num(0.)).abs().mean(1), 0.)
+
+# %% ../nbs/losses.ipynb #7eb39200
 # Eqs. 8 and 13
 def total_loss(losses:dict,  # {name: (B,) or any shape}
                weights:dict  # {name: weight}; a name that is absent counts nothing
@@ -93,7 +101,7 @@ def total_loss(losses:dict,  # {name: (B,) or any shape}
     if unknown: raise KeyError(f'weights for losses that do not exist: {sorted(unknown)}')
     return sum(w*losses[k].mean() for k, w in weights.items())
 
-# %% ../nbs/losses.ipynb #7eb39200
+# %% ../nbs/losses.ipynb #468c909b
 # Eq. 10, the discriminator's side
 def discriminator_loss(real:list, # logit maps of D(x, y), one (B,1,h,w) per scale
                        fake:list  # logit maps of D(x, G(...))
@@ -106,7 +114,7 @@ def adversarial_loss(fake:list)->Tensor: # logit maps -> (B,)
     "The generator wants its frames called real."
     return sum(-f.flatten(1).mean(1) for f in fake)/len(fake)
 
-# %% ../nbs/losses.ipynb #468c909b
+# %% ../nbs/losses.ipynb #6c68cdc4
 # Eq. 12
 def sync_distance(a:Tensor, b:Tensor)->Tensor: # (B,E) fc7 embeddings -> (B,)
     "d = ‖a − b‖₂."
@@ -120,7 +128,7 @@ def sync_loss(d:Tensor,      # (B,) distances
     "Contrastive loss; for the generator y = 1, negatives train SyncNet itself."
     return (y*d.square() + (1 - y)*F.relu(margin - d).square())/2
 
-# %% ../nbs/losses.ipynb #6c68cdc4
+# %% ../nbs/losses.ipynb #23f1e3a3
 def pixel_loss(fake:Tensor,          # (B,3,H,W)
                real:Tensor,          # (B,3,H,W)
                weight:Tensor|None=None # (B,1,H,W), 1 for an ordinary pixel

@@ -42,6 +42,7 @@ class IRFD(nn.Module):
         self.join = c.join
         self.encoders, self.generator = make_encoders(c), make_generator(c)
         self.classifier = nn.Linear(c.code, len(EMOTIONS))         # C_m of eq. 2
+        self.angles = nn.Linear(c.code, 6)                         # reads head pose, place and size from a pose code; see losses, "Beyond eq. 8"
         self.mlp = mlp(c.code*(3 if c.join == 'concat' else 1), c.latent)
     def render(self, codes:dict, # {factor: (B,D)}
                maps:dict         # identity maps, (B,...) each
@@ -50,11 +51,13 @@ class IRFD(nn.Module):
         w = self.mlp(join_codes(codes['identity'], codes['emotion'], codes['pose'], self.join))
         return self.generator(w, w, maps)
     def forward(self,
-                sources:dict, # {factor: (2B,3,S,S)}: what each code is read from, S before T
-                swap:Tensor   # (B,) factor swapped: index into FACTORS
+                sources:dict|None, # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
+                swap:Tensor|None,  # (B,) factor swapped: index into FACTORS
+                labelled:Tensor|None=None # (K,3,S,S) frames of which only the labels are learned
                )->dict:
-        """`codes` {factor: (2B,D)}; `logits` (2B,8); `self` (2B,3,S,S) reconstructions; `fakes` (2B,3,S,S): first half carries S's swapped factor;
+        """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6); `self` (2B,3,S,S) reconstructions; `fakes` (2B,3,S,S): first half carries S's swapped factor;
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""
+        if sources is None: return dict(logits=self.classifier(self.encoders['emotion'](labelled)), angles=self.angles(self.encoders['pose'](labelled)))
         codes = {f: self.encoders[f](sources[f]) for f in FACTORS}      # (2B,D) each
         maps = self.generator.identity_maps(sources['identity'])
         B = len(swap)
@@ -63,5 +66,6 @@ class IRFD(nn.Module):
         # A fake keeps the swapped factor of its own row and takes the two others from the other row.
         origin = {f: torch.where(swapped == i, own, other) for i, f in enumerate(FACTORS)}
         fakes = self.render({f: codes[f][origin[f]] for f in FACTORS}, {k: m[origin['identity']] for k, m in maps.items()})
-        return dict(codes=codes, logits=self.classifier(codes['emotion']), self=self.render(codes, maps), fakes=fakes,
+        seen = codes if labelled is None else {f: torch.cat([codes[f], self.encoders[f](labelled)]) for f in ('emotion', 'pose')}
+        return dict(codes=codes, logits=self.classifier(seen['emotion']), angles=self.angles(seen['pose']), self=self.render(codes, maps), fakes=fakes,
                     fake_codes={f: self.encoders[f](fakes) for f in FACTORS}, origin=origin)

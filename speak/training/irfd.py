@@ -8,7 +8,7 @@ __all__ = ['irfd_losses', 'IrfdStage']
 # %% ../../nbs/training/irfd.ipynb #e70eb2cb
 import numpy as np, torch
 from ..config import Config
-from ..losses import identity_loss, classification_loss, pose_loss, emotion_loss, reconstruction_loss, total_loss
+from ..losses import angle_loss, identity_loss, classification_loss, pose_loss, emotion_loss, reconstruction_loss, total_loss
 from ..models.irfd import IRFD, FACTORS, to_model, to_images
 from .loop import Stage
 from ..data.sampling import IrfdPairs
@@ -16,10 +16,13 @@ from ..data.sampling import IrfdPairs
 # %% ../../nbs/training/irfd.ipynb #d8360518
 def irfd_losses(out:dict,          # of `IRFD.forward`
                 frame:torch.Tensor,# (2B,3,S,S) S, then T, in [-1,1]
-                label:torch.Tensor,# (2B,) emotion or -1
+                label:torch.Tensor,# (2B+K,) emotion or -1
+                angles:torch.Tensor,# (2B+K,6) of `face_angles`
                 same_identity:torch.Tensor, # (B,)
                 c:Config)->dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
+    labels = dict(cls=classification_loss(out['logits'].float(), label), angles=angle_loss(out['angles'].float(), angles))
+    if 'codes' not in out: return {**{n: torch.zeros(1) for n in ('identity', 'pose', 'emotion', 'self')}, **labels}
     B = len(same_identity)
     codes, fakes, origin = out['codes'], out['fake_codes'], out['origin']
     # Eq. 1 wants, for the pair's two identities, the code of the fake that has it.
@@ -27,9 +30,8 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
     S, T = (lambda x: x[:B]), (lambda x: x[B:])
     i, e, p = (codes[f] for f in FACTORS); fi, fe, fp = (mine[f] for f in FACTORS)
     return dict(identity=identity_loss(S(i), T(i), S(fi), T(fi), c.margin, c.identity_form, same_identity),
-                cls=classification_loss(out['logits'].float(), label),
                 pose=pose_loss(S(fp), T(fp), S(p), T(p)), emotion=emotion_loss(S(fe), T(fe), S(e), T(e)),
-                self=2*reconstruction_loss(out['self'], frame))     # the mean over S and T, twice: eq. 7's sum
+                self=2*reconstruction_loss(out['self'], frame), **labels)     # the mean over S and T, twice: eq. 7's sum
 
 class IrfdStage(Stage):
     "Encoders, classifier and G_d, all at once."
@@ -37,12 +39,19 @@ class IrfdStage(Stage):
     def __init__(self, c:Config, accelerator, cache):
         super().__init__(c, accelerator)
         self.steps, self.batches = c.steps_irfd, IrfdPairs(cache, c, accelerator.process_index)
-        torch.manual_seed(c.seed); self.add('irfd', IRFD(c))
+        torch.manual_seed(c.seed); net = IRFD(c)
+        encoders = list(net.encoders.parameters()); own = {id(p) for p in encoders}
+        self.add('irfd', net, [dict(params=[p for p in net.parameters() if id(p) not in own]), dict(params=encoders, lr=c.lr_encoders)])
     def inputs(self, b): return dict(identity=to_model(b['ref'][:, None]), pose=to_model(b['pose'][:, None]), emotion=to_model(b['emotion'][:, None]))
     def step(self, b, k):
         frame = to_model(b['frame'][:, None])
-        with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'])
-        losses = irfd_losses(out, frame, b['label'], b['same_identity'], self.config)
+        labelled = to_model(b['labelled'][:, None]) if 'labelled' in b else None
+        if k < self.config.steps_labels:
+            n = len(labelled); b = {**b, 'label': b['label'][-n:], 'angles': b['angles'][-n:]}
+            with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled)
+        else:
+            with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled)
+        losses = irfd_losses(out, frame, b['label'], b['angles'], b['same_identity'], self.config)
         total = total_loss(losses, self.config.weights_irfd)
         self.optimizers['irfd'].zero_grad(); self.accelerator.backward(total)
         self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.)

@@ -10,7 +10,7 @@ import csv, json, math, time
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from tqdm.auto import tqdm
 from ..config import Config, SpeakError
 from .checkpoint import Average, load_tensors, save_tensors
@@ -19,7 +19,7 @@ from ..data.sampling import loader
 # %% ../../nbs/training/loop.ipynb #379c7a81
 def make_accelerator(c:Config)->Accelerator:
     "Device, precision and processes; `accelerate launch` decides how many."
-    return Accelerator(mixed_precision=c.precision, step_scheduler_with_optimizer=False)
+    return Accelerator(mixed_precision=c.precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])   # a step may train a part only
 
 class Stage:
     """What a stage of training has: `name`, `nets` {name: module}, `optimizers` {name: optimizer}, `batches` (a `data.sampling.Batches`), `steps`;

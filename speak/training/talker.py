@@ -58,14 +58,14 @@ class TalkerStage(Stage):
             first = IRFD(c); first.load_state_dict(averaged_weights(irfd, 'irfd', c))
             talker.encoders.load_state_dict(first.encoders.state_dict())
             if c.generator_init == 'irfd': talker.generator.load_state_dict(first.generator.state_dict())
-        if not c.lr_encoders: talker.encoders.requires_grad_(False)
+        if not c.lr_encoders_talker: talker.encoders.requires_grad_(False)
         enc = [p for p in talker.encoders.parameters() if p.requires_grad]
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
-        self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders)] if enc else [])])
+        self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
-        self.vgg = Perceptual(c.vgg_width, c.vgg_weights).to(device) if w['vgg'] > 0 else None
+        self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
         self.sync = None
         if w['sync'] > 0:
             self.sync = SyncEmbeddings(c).to(device).eval().requires_grad_(False)
@@ -74,7 +74,7 @@ class TalkerStage(Stage):
         c, w, (B, T) = self.config, self.config.weights_talker, b['frames'].shape[:2]
         picture, real = to_model(b['picture'][:, None]), to_model(b['frames'])
         gan = self.use_gan and k >= c.gan_from*self.steps
-        if not c.lr_encoders: self.bare('talker').encoders.eval()        # frozen means their statistics too
+        if not c.lr_encoders_talker: self.bare('talker').encoders.eval()        # frozen means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
             fake = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T).float()
