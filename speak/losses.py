@@ -12,9 +12,9 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 
 # %% ../nbs/losses.ipynb #6e6bd62c
-def distance(a:Tensor, # (B,D) codes
-             b:Tensor  # (B,D)
-            )->Tensor: # (B,)
+def distance(a:Tensor, # (...,D) codes
+             b:Tensor  # (...,D)
+            )->Tensor: # (...)
     "‖a − b‖₂ per sample. The small constant keeps the gradient finite where a = b."
     return ((a - b).square().sum(-1) + 1e-12).sqrt()
 
@@ -116,7 +116,7 @@ def adversarial_loss(fake:list)->Tensor: # logit maps -> (B,)
 
 # %% ../nbs/losses.ipynb #6c68cdc4
 # Eq. 12
-def sync_distance(a:Tensor, b:Tensor)->Tensor: # (B,E) fc7 embeddings -> (B,)
+def sync_distance(a:Tensor, b:Tensor)->Tensor: # (...,E) fc7 embeddings -> (...)
     "d = ‖a − b‖₂."
     return distance(a, b)
 
