@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['distance', 'image_distance', 'identity_loss', 'classification_loss', 'pose_loss', 'emotion_loss', 'join_codes',
            'reconstruction_loss', 'self_loss', 'angle_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss',
-           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight']
+           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'flow_loss']
 
 # %% ../nbs/losses.ipynb #2a2dad4b
 import torch, torch.nn.functional as F
@@ -146,3 +146,14 @@ def box_weight(boxes:Tensor,  # (B,4) left, top, right, bottom in pixels; NaN wh
     within = lambda a, b: (c > a[:, None]) & (c < b[:, None])              # comparisons with NaN are false: weight 1
     m = within(boxes[:, 1], boxes[:, 3])[:, :, None] & within(boxes[:, 0], boxes[:, 2])[:, None, :]
     return torch.where(m, inside, 1.)[:, None]
+
+# %% ../nbs/losses.ipynb #97a09ab9
+def flow_loss(flow:Tensor,   # (B,2,h,w) where each place of the frame looks in the picture, x and y in [-1,1]
+              target:Tensor, # (B,K,2) landmarks of the frame, [-1,1]; NaN where unknown
+              source:Tensor  # (B,K,2) landmarks of the picture, [-1,1]
+             )->Tensor:      # (B,)
+    "Mean distance between where the flow looks for a landmark and where it is (not in the paper)."
+    known = (target.isfinite() & source.isfinite()).all(-1)                                           # (B,K)
+    look = F.grid_sample(flow.float(), target.nan_to_num(0.)[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)   # (B,K,2)
+    d = ((look - source.nan_to_num(0.)).square().sum(-1) + 1e-8).sqrt()
+    return torch.where(known, d, 0.).sum(1)/known.sum(1).clamp(min=1)

@@ -88,13 +88,15 @@ class Batches(Dataset):
         kinds = [usable[self.emotion[usable] == e] for e in np.unique(self.emotion[usable])]
         return [int(rng.choice(kinds[rng.integers(len(kinds))])) for _ in range(n)]
     def images(self, at): return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.frames[at], -1, -3)))
+    def points(self, at): # (...) -> (...,68,2) landmarks in [-1,1], NaN where unknown
+        return torch.from_numpy(((self.cache.landmarks[np.asarray(at)] + 0.5)*2/self.cache.size - 1).astype(np.float32))
     def jittered(self, at, rng):
         at = np.asarray(at); order, back = np.unique(at, return_inverse=True)   # a memory map is read in order, once a frame
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(jitter(self.cache.frames[order][back.reshape(at.shape)], rng), -1, -3)))
 
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
-    emotion codes are read from; `labelled` (K,3,S,S) more frames for their labels' sake; `label` (2B+K,) emotion or -1; `angles` (2B+K,6), see `face_angles`; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
+    emotion codes are read from; `labelled` (K,3,S,S) more frames for their labels' sake; `label` (2B+K,) emotion or -1; `angles` (2B+K,6), see `face_angles`; `points` and `ref_points` (2B,68,2) landmarks of `frame` and `ref` in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
     def __getitem__(self, step:int)->dict:
         rng, B = self.rng(step), self.config.batch_irfd
         everything = np.arange(len(self.cache))
@@ -111,13 +113,14 @@ class IrfdPairs(Batches):
         owners = [*clips, *(np.searchsorted(self.cache.start, extra, 'right') - 1)]
         labels = dict(label=torch.from_numpy(self.emotion[owners]), angles=torch.from_numpy(face_angles(self.cache.landmarks[[*at, *extra]], self.cache.size)))
         if extra: labels['labelled'] = self.jittered(extra, rng)
+        labels.update(points=self.points(at), ref_points=self.points(ref))
         same = torch.tensor([self.cache.clips[a].identity == self.cache.clips[b].identity for a, b in zip(s, t)])
         return dict(frame=self.images(at), ref=self.images(ref), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
                     same_identity=same, swap=torch.from_numpy(rng.permutation(np.arange(B) % 3)), **labels)
 
 class TalkerWindows(Batches):
     """Windows of stage 2. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
-    either side; `boxes` (B,T,4) mouth boxes in pixels; `sound` (B,) whether the clip has sound."""
+    either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound."""
     def __getitem__(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
         long = np.array([c for c in range(len(self.cache)) if self.sources.shared_length(c) >= T])
@@ -131,7 +134,7 @@ class TalkerWindows(Batches):
         wave = np.stack([self.cache.sound(c, f - extra, T + 2*extra) for c, f in zip(clips, first)])
         boxes = np.stack([mouth_box(self.cache.landmarks[f], MOUTH_SCALE) for f in at])
         return dict(picture=self.images(picture), frames=self.images(at), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
-                    wave=torch.from_numpy(wave), boxes=torch.from_numpy(boxes.astype(np.float32)), sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]))
+                    wave=torch.from_numpy(wave), boxes=torch.from_numpy(boxes.astype(np.float32)), points=self.points(at), picture_points=self.points(picture), sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]))
 
 class SyncWindows(Batches):
     """Moments for SyncNet: four of each of B clips, five frames and their sound. `frames` (4B,5,3,S,S) uint8, `boxes` (4B,5,4), `wave` (4B,N) the sound of the

@@ -46,7 +46,8 @@ class CoarseFlow(nn.Module):
         grid = identity_grid(r, r, h.device).flatten(2)[0].T                                      # (r²,2)
         pull = -self.near.exp()*torch.cdist(grid, grid).square()
         a = (torch.einsum('bwi,bwj->bij', q, k).float()*q.shape[1]**-0.5 + pull).softmax(-1)      # (B,r²,r²)
-        return (a @ grid).transpose(1, 2).unflatten(2, (r, r))
+        still = grid - pull.softmax(-1) @ grid       # what the pull alone would move, at the edges inwards, is taken off
+        return (a @ grid + still).transpose(1, 2).unflatten(2, (r, r))
 
 class Block(nn.Module):
     "One resolution: modulated convolution, facial code added, the warped identity merged, modulated convolution, colours."
@@ -68,7 +69,7 @@ class Block(nn.Module):
         if source is not None:
             flow = flow(h, source) if isinstance(flow, CoarseFlow) else flow
             step, mask = self.head(h).split((2, 1), 1)
-            flow = flow + 0.1*step.float()
+            flow = flow + 0.5*step.float()
             h = torch.addcmul(h, mask.sigmoid(), self.merge(warp(source, flow)))
         h = self.conv1(h, w)
         return h, self.rgb(h), flow

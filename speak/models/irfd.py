@@ -43,29 +43,33 @@ class IRFD(nn.Module):
         self.encoders, self.generator = make_encoders(c), make_generator(c)
         self.classifier = nn.Linear(c.code, len(EMOTIONS))         # C_m of eq. 2
         self.angles = nn.Linear(c.code, 6)                         # reads head pose, place and size from a pose code; see losses, "Beyond eq. 8"
-        self.mlp = mlp(c.code*(3 if c.join == 'concat' else 1), c.latent)
+        self.mlp = mlp(c.code*((3 if c.join == 'concat' else 1) + self.generator.use_maps), c.latent)
     def render(self, codes:dict, # {factor: (B,D)}
-               maps:dict         # identity maps, (B,...) each
-              )->Tensor:         # (B,3,S,S)
-        "G_d(mlp(codes)), eqs. 5-6."
-        w = self.mlp(join_codes(codes['identity'], codes['emotion'], codes['pose'], self.join))
-        return self.generator(w, w, maps)
+               maps:dict,        # identity maps, (B,...) each
+               shown:Tensor      # (B,D) pose code of the picture that the maps are of
+              )->tuple:          # (B,3,S,S), and the flow (B,2,S,S) or None
+        "G_d(mlp(codes)), eqs. 5-6; maps come with the pose that they show, since an identity code is to know nothing of it."
+        codes = join_codes(codes['identity'], codes['emotion'], codes['pose'], self.join)
+        w = self.mlp(torch.cat([codes, shown], -1) if maps else codes)
+        return self.generator(w, w, maps, parts=True)[:2]
     def forward(self,
                 sources:dict|None, # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
                 swap:Tensor|None,  # (B,) factor swapped: index into FACTORS
                 labelled:Tensor|None=None # (K,3,S,S) frames of which only the labels are learned
                )->dict:
-        """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6); `self` (2B,3,S,S) reconstructions; `fakes` (2B,3,S,S): first half carries S's swapped factor;
+        """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6); `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""
         if sources is None: return dict(logits=self.classifier(self.encoders['emotion'](labelled)), angles=self.angles(self.encoders['pose'](labelled)))
         codes = {f: self.encoders[f](sources[f]) for f in FACTORS}      # (2B,D) each
         maps = self.generator.identity_maps(sources['identity'])
+        shown = self.encoders['pose'](sources['identity']) if maps else codes['pose']
         B = len(swap)
         own, other = torch.arange(2*B, device=swap.device), torch.arange(2*B, device=swap.device).roll(B)
         swapped = swap.repeat(2)
         # A fake keeps the swapped factor of its own row and takes the two others from the other row.
         origin = {f: torch.where(swapped == i, own, other) for i, f in enumerate(FACTORS)}
-        fakes = self.render({f: codes[f][origin[f]] for f in FACTORS}, {k: m[origin['identity']] for k, m in maps.items()})
+        fakes, _ = self.render({f: codes[f][origin[f]] for f in FACTORS}, {k: m[origin['identity']] for k, m in maps.items()}, shown[origin['identity']])
+        image, flow = self.render(codes, maps, shown)
         seen = codes if labelled is None else {f: torch.cat([codes[f], self.encoders[f](labelled)]) for f in ('emotion', 'pose')}
-        return dict(codes=codes, logits=self.classifier(seen['emotion']), angles=self.angles(seen['pose']), self=self.render(codes, maps), fakes=fakes,
+        return dict(codes=codes, logits=self.classifier(seen['emotion']), angles=self.angles(seen['pose']), self=image, flow=flow, fakes=fakes,
                     fake_codes={f: self.encoders[f](fakes) for f in FACTORS}, origin=origin)

@@ -25,12 +25,14 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.config = c = config_from_json(json.dumps(config), 'config.json')
         self.encoders, self.generator = make_encoders(c), make_generator(c)
         self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
-        self.mlp = mlp(2*c.code, c.latent)                                       # eq. 9
+        self.mlp = mlp((2 + self.generator.use_maps)*c.code, c.latent)            # eq. 9; with maps, also the pose that the picture shows
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor # (B,3,S,S)
-                )->dict:              # 'code' (B,D) and the maps
-        "What is kept of an identity picture; needed once."
-        return {'code': self.encoders['identity'](picture), **self.generator.identity_maps(picture)}
+                )->dict:              # 'code' (B,D) or (B,2D), and the maps
+        "What is kept of an identity picture; needed once. With maps, the code is joined by the pose code of the picture: the warp has to know where it starts."
+        code = self.encoders['identity'](picture)
+        if self.generator.use_maps: code = torch.cat([code, self.encoders['pose'](picture)], -1)
+        return {'code': code, **self.generator.identity_maps(picture)}
     def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
         "f_P."
         return self.encoders['pose'](frames)
@@ -41,23 +43,26 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                  identity:dict,  # from `identity`, (B,...) each
                  audio:Tensor,   # (B,T,A) features
                  pose:Tensor,    # (B,T,D) codes
-                 emotion:Tensor  # (B,T,D) codes
+                 emotion:Tensor, # (B,T,D) codes
+                 parts:bool=False # also the flow (BT,2,S,S), None without maps
                 )->Tensor:       # (B,T,3,S,S)
         "Eq. 9, frame by frame."
         B, T = pose.shape[:2]
         facial = self.mlp(torch.cat([identity['code'][:, None].expand(-1, T, -1), pose], -1))   # (B,T,L) f_R'
         F = self.editor(audio, emotion, facial)                                                 # (B,T,L)
         maps = {k: v.repeat_interleave(T, 0) for k, v in identity.items() if k != 'code'}
-        frames = self.generator(F.flatten(0, 1), facial.flatten(0, 1), maps)                    # (BT,3,S,S)
-        return frames.unflatten(0, (B, T))
+        frames, flow, _ = self.generator(F.flatten(0, 1), facial.flatten(0, 1), maps, parts=True) # (BT,3,S,S)
+        frames = frames.unflatten(0, (B, T))
+        return (frames, flow) if parts else frames
     def forward(self,
                 picture:Tensor, # (B,3,S,S)
                 pose:Tensor,    # (BT,3,S,S)
                 emotion:Tensor, # (BT,3,S,S)
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int           # frames of the window
-               )->Tensor:       # (BT,3,S,S)
+               )->tuple:        # (BT,3,S,S), and the flow (BT,2,S,S) or None
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         codes = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
-        return self.generate(self.identity(picture), audio, *codes).flatten(0, 1)
+        frames, flow = self.generate(self.identity(picture), audio, *codes, parts=True)
+        return frames.flatten(0, 1), flow

@@ -8,7 +8,7 @@ __all__ = ['irfd_losses', 'IrfdStage']
 # %% ../../nbs/training/irfd.ipynb #e70eb2cb
 import numpy as np, torch
 from ..config import Config
-from ..losses import angle_loss, identity_loss, classification_loss, pose_loss, emotion_loss, reconstruction_loss, total_loss
+from ..losses import angle_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, reconstruction_loss, total_loss
 from ..models.irfd import IRFD, FACTORS, to_model, to_images
 from .loop import Stage
 from ..data.sampling import IrfdPairs
@@ -18,12 +18,15 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
                 frame:torch.Tensor,# (2B,3,S,S) S, then T, in [-1,1]
                 label:torch.Tensor,# (2B+K,) emotion or -1
                 angles:torch.Tensor,# (2B+K,6) of `face_angles`
+                points:tuple,      # landmarks (2B,68,2) of the frames and of their identity pictures, [-1,1]
                 same_identity:torch.Tensor, # (B,)
                 c:Config)->dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
     labels = dict(cls=classification_loss(out['logits'].float(), label), angles=angle_loss(out['angles'].float(), angles))
-    if 'codes' not in out: return {**{n: torch.zeros(1) for n in ('identity', 'pose', 'emotion', 'self')}, **labels}
+    if 'codes' not in out: return {**{n: torch.zeros(1) for n in ('identity', 'pose', 'emotion', 'self', 'flow')}, **labels}
     B = len(same_identity)
+    # The mouth is left out: nothing in this stage knows what is said.
+    flow = flow_loss(out['flow'], *(p[:, :48] for p in points)) if out['flow'] is not None else torch.zeros(1)
     codes, fakes, origin = out['codes'], out['fake_codes'], out['origin']
     # Eq. 1 wants, for the pair's two identities, the code of the fake that has it.
     mine = {f: torch.empty_like(fakes[f]).index_copy(0, origin[f], fakes[f]) for f in FACTORS}   # row r: the fake with r's factor f
@@ -31,7 +34,7 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
     i, e, p = (codes[f] for f in FACTORS); fi, fe, fp = (mine[f] for f in FACTORS)
     return dict(identity=identity_loss(S(i), T(i), S(fi), T(fi), c.margin, c.identity_form, same_identity),
                 pose=pose_loss(S(fp), T(fp), S(p), T(p)), emotion=emotion_loss(S(fe), T(fe), S(e), T(e)),
-                self=2*reconstruction_loss(out['self'], frame), **labels)     # the mean over S and T, twice: eq. 7's sum
+                self=2*reconstruction_loss(out['self'], frame), flow=flow, **labels)     # the mean over S and T, twice: eq. 7's sum
 
 class IrfdStage(Stage):
     "Encoders, classifier and G_d, all at once."
@@ -51,7 +54,7 @@ class IrfdStage(Stage):
             with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled)
         else:
             with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled)
-        losses = irfd_losses(out, frame, b['label'], b['angles'], b['same_identity'], self.config)
+        losses = irfd_losses(out, frame, b['label'], b['angles'], (b['points'], b['ref_points']), b['same_identity'], self.config)
         total = total_loss(losses, self.config.weights_irfd)
         self.optimizers['irfd'].zero_grad(); self.accelerator.backward(total)
         self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.)

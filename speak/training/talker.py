@@ -10,7 +10,7 @@ import os, shutil
 from pathlib import Path
 import numpy as np, torch
 from ..config import Config, SpeakError
-from ..losses import adversarial_loss, discriminator_loss, box_weight, pixel_loss, sync_distance, sync_loss, total_loss
+from ..losses import adversarial_loss, discriminator_loss, box_weight, flow_loss, pixel_loss, sync_distance, sync_loss, total_loss
 from ..models.irfd import IRFD, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
@@ -77,11 +77,13 @@ class TalkerStage(Stage):
         if not c.lr_encoders_talker: self.bare('talker').encoders.eval()        # frozen means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
-            fake = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T).float()
+            fake, flow = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T)
+        fake = fake.float()
         inside = torch.where(b['sound'], c.mouth_weight, 0.)             # without its sound a mouth cannot be known
         boxes = b['boxes'].flatten(0, 1)
         weight = torch.where(box_weight(boxes, c.size, 0.) == 0, inside.repeat_interleave(T)[:, None, None, None], torch.ones((), device=fake.device))
         losses = dict(rec=pixel_loss(fake, real, weight))
+        if flow is not None: losses['flow'] = flow_loss(flow, b['points'].flatten(0, 1), b['picture_points'].repeat_interleave(T, 0))
         if self.vgg is not None:
             with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
         if self.sync is not None:
@@ -121,7 +123,7 @@ class TalkerStage(Stage):
         net, b = self.averaged('talker'), self.batches[10**6 + step]
         b = {n: v.to(self.accelerator.device) for n, v in b.items()}
         B, T = b['frames'].shape[:2]
-        fake = net(to_model(b['picture'][:, None]), to_model(b['pose']), to_model(b['emotion']), b['wave'], T).unflatten(0, (B, T))
+        fake = net(to_model(b['picture'][:, None]), to_model(b['pose']), to_model(b['emotion']), b['wave'], T)[0].unflatten(0, (B, T))
         n = min(B, 8)
         rows = [b['picture'][:n], b['pose'][:n, T//2], b['emotion'][:n, T//2]]
         rows = [r.movedim(1, -1).cpu() for r in rows] + [to_images(fake[:n, T//2]), b['frames'][:n, T//2].movedim(1, -1).cpu()]
