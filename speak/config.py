@@ -8,7 +8,7 @@ __all__ = ['FPS', 'SAMPLE_RATE', 'EMOTIONS', 'PRESETS', 'CHOICES', 'SpeakError',
 
 # %% ../nbs/config.ipynb #92a755d6
 import dataclasses, difflib, json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import get_type_hints
 
 # %% ../nbs/config.ipynb #23d7ff1b
@@ -64,6 +64,7 @@ class Config:
     lr:float
     lr_encoders:float      # of the encoders in stage 1
     lr_encoders_talker:float # of the encoders in stage 2; 0 freezes them
+    workers:int            # processes that make batches beside the training process
     precision:str          # 'no' (float32), 'bf16' or 'fp16', as Accelerate names them
     weights_irfd:dict      # eq. 8
     weights_talker:dict    # eq. 13 and 'rec'
@@ -80,7 +81,6 @@ class Config:
     margin:float = 0.2         # eq. 1's alpha
     ema_halflife:float = 250.  # steps in which the moving average of the weights forgets half
     seed:int = 0
-    workers:int = 0            # processes that make batches beside the training process
     checkpoint_every_s:float = 120.
     def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
 
@@ -106,10 +106,10 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1200, steps_talker=3000,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=2e-4, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.6),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=20000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
+ nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1200, steps_talker=3000,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.6),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
+ paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
@@ -144,8 +144,13 @@ def configure(preset:str='tiny', # 'nano', 'tiny', 'small' or 'paper'
             for k in value:
                 if k not in known: raise SpeakError(f"There is no loss '{k}' in '{name}': {nearest(k, known)}")
             value = {**row[name], **value}
+            for k, v in value.items(): value[k] = _typed(f'{name}: {k}', v, float)
         row[name] = value
-    return Config(preset=preset, **row)
+    c = Config(preset=preset, **row)
+    if c.steps_labels and not c.batch_labels: raise SpeakError(f"steps_labels is {c.steps_labels} and batch_labels 0; steps that train by labels need some frames a batch, or make both 0.")
+    if c.steps_labels >= c.steps_irfd: raise SpeakError(f"steps_labels is {c.steps_labels} of {c.steps_irfd} steps_irfd; it must be less, or the generator of stage 1 never learns.")
+    if c.window < 5: raise SpeakError(f"window is {c.window}; SyncNet sees five frames, so it must be at least 5.")
+    return c
 
 def config_from_json(text:str, name:str)->Config: # name of the file, for the error
     "Read settings back; the inverse of `Config.to_json`."

@@ -55,8 +55,8 @@ class Sources:
             at = np.arange(cache.start[i], cache.start[i + 1])
             for lid in range(len(LID_BINS) + 1): self.buckets.setdefault((*kind, lid), []).append(at[self.lid[at] == lid])
         self.buckets = {k: np.concatenate(v) for k, v in self.buckets.items()}
-    def picture(self, clip:int, rng, frame:int=-1)->int:
-        "A frame of the same person: of another clip in `cross`, anywhere but at the frame itself in `self`."
+    def picture(self, clip:int, rng)->int:
+        "A frame of the same person: of another clip in `cross`, of any of its clips otherwise."
         own = self.of_person[clip]
         others = [j for j in own if j != clip] if self.drive == 'cross' else own
         j = int(rng.choice(others or own))
@@ -92,7 +92,9 @@ class Batches(Dataset):
         return torch.from_numpy(((self.cache.landmarks[np.asarray(at)] + 0.5)*2/self.cache.size - 1).astype(np.float32))
     def jittered(self, at, rng):
         at = np.asarray(at); order, back = np.unique(at, return_inverse=True)   # a memory map is read in order, once a frame
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(jitter(self.cache.frames[order][back.reshape(at.shape)], rng), -1, -3)))
+        frames = self.cache.frames[order][back.reshape(at.shape)]
+        if self.sources.drive != 'same': frames = jitter(frames, rng)           # printed: the frame itself
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3)))
 
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
@@ -116,16 +118,16 @@ class IrfdPairs(Batches):
         labels.update(points=self.points(at), ref_points=self.points(ref))
         same = torch.tensor([self.cache.clips[a].identity == self.cache.clips[b].identity for a, b in zip(s, t)])
         return dict(frame=self.images(at), ref=self.images(ref), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
-                    same_identity=same, swap=torch.from_numpy(rng.permutation(np.arange(B) % 3)), **labels)
+                    same_identity=same, swap=torch.from_numpy(rng.permutation((np.arange(B) + step) % 3)), **labels)
 
 class TalkerWindows(Batches):
     """Windows of stage 2. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
     either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound."""
     def __getitem__(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
-        long = np.array([c for c in range(len(self.cache)) if self.sources.shared_length(c) >= T])
-        if not len(long): raise SpeakError(f'No clip of the corpus is {T} frames long; a longer one is needed.')
-        clips = self.clips(rng, B, long)
+        if not hasattr(self, 'long'): self.long = np.array([c for c in range(len(self.cache)) if self.sources.shared_length(c) >= T])
+        if not len(self.long): raise SpeakError(f'No clip of the corpus is {T} frames long; a longer one is needed.')
+        clips = self.clips(rng, B, self.long)
         first = [int(rng.integers(self.sources.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
         picture = [self.sources.picture(c, rng) for c in clips]

@@ -8,7 +8,7 @@ __all__ = ['MapsEncoder', 'CoarseFlow', 'Block', 'Generator']
 # %% ../../nbs/models/generator.ipynb #2146f773
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
-from .layers import ModConv, identity_grid, warp, upsample
+from .layers import ModConv, identity_grid, warp, upsample, upsample_flow
 
 # %% ../../nbs/models/generator.ipynb #146d2ca5
 class MapsEncoder(nn.Module):
@@ -45,9 +45,10 @@ class CoarseFlow(nn.Module):
         r = h.shape[-1]
         grid = identity_grid(r, r, h.device).flatten(2)[0].T                                      # (r²,2)
         pull = -self.near.exp()*torch.cdist(grid, grid).square()
-        a = (torch.einsum('bwi,bwj->bij', q, k).float()*q.shape[1]**-0.5 + pull).softmax(-1)      # (B,r²,r²)
-        still = grid - pull.softmax(-1) @ grid       # what the pull alone would move, at the edges inwards, is taken off
-        return (a @ grid + still).transpose(1, 2).unflatten(2, (r, r))
+        with torch.autocast(h.device.type, enabled=False):                                        # half precision would round coordinates to a quarter of a pixel
+            a = (torch.einsum('bwi,bwj->bij', q.float(), k.float())*q.shape[1]**-0.5 + pull).softmax(-1) # (B,r²,r²)
+            still = grid - pull.softmax(-1) @ grid       # what the pull alone would move, at the edges inwards, is taken off
+            return (a @ grid + still).transpose(1, 2).unflatten(2, (r, r))
 
 class Block(nn.Module):
     "One resolution: modulated convolution, facial code added, the warped identity merged, modulated convolution, colours."
@@ -63,7 +64,13 @@ class Block(nn.Module):
             nn.init.zeros_(self.head.weight); nn.init.zeros_(self.head.bias)
         if picture:
             self.blend = nn.Conv2d(out, 1, 3, 1, 1); nn.init.zeros_(self.blend.weight); nn.init.zeros_(self.blend.bias)
-    def forward(self, h, w, facial, source=None, flow=None):
+    def forward(self,
+                h:Tensor,           # (B,C,r/2,r/2), or (B,C,4,4) at the first
+                w:Tensor,           # (B,L) latent
+                facial:Tensor,      # (B,R)
+                source:Tensor|None=None, # (B,C',r,r) the picture's map
+                flow=None           # (B,2,r,r), or the `CoarseFlow` that makes the first
+               )->tuple:            # (B,C,r,r), colours (B,3,r,r), flow (B,2,r,r) or None
         h = self.conv0(h, w, self.facial(facial))             # before the upsampling: the same for a quarter of the arithmetic
         if self.up: h = upsample(h)
         if source is not None:
@@ -107,7 +114,7 @@ class Generator(nn.Module):
         h, image, flow, mask = self.const.expand(len(latent), -1, -1, -1), None, None, None
         h = h.contiguous(memory_format=torch.channels_last)
         for r, block in zip(self.sizes, self.blocks):
-            flow = None if r < self.coarse or not self.use_maps else self.flow if r == self.coarse else upsample(flow)
+            flow = None if r < self.coarse or not self.use_maps else self.flow if r == self.coarse else upsample_flow(flow)
             h, rgb, flow = block(h, latent, facial, maps.get(r) if r >= self.coarse else None, flow)  # (B,C,r,r)
             image = rgb if image is None else upsample(image) + rgb              # (B,3,r,r)
         if self.use_maps:

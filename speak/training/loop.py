@@ -6,11 +6,12 @@
 __all__ = ['make_accelerator', 'Stage', 'Log', 'read_log', 'run_stage']
 
 # %% ../../nbs/training/loop.ipynb #e66552c2
-import csv, json, math, time
+import csv, math, time
 from pathlib import Path
-import numpy as np, torch
+import torch
 from torch import nn
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from datetime import timedelta
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 from ..config import Config, SpeakError
 from .checkpoint import Average, load_tensors, save_tensors
@@ -19,7 +20,9 @@ from ..data.sampling import loader
 # %% ../../nbs/training/loop.ipynb #379c7a81
 def make_accelerator(c:Config)->Accelerator:
     "Device, precision and processes; `accelerate launch` decides how many."
-    return Accelerator(mixed_precision=c.precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])   # a step may train a part only
+    return Accelerator(mixed_precision=c.precision, kwargs_handlers=[
+        DistributedDataParallelKwargs(find_unused_parameters=True),          # a step may train a part only
+        InitProcessGroupKwargs(timeout=timedelta(hours=24))])                # the others wait while one process fills the cache
 
 class Stage:
     """What a stage of training has: `name`, `nets` {name: module}, `optimizers` {name: optimizer}, `batches` (a `data.sampling.Batches`), `steps`;
@@ -48,7 +51,10 @@ class Stage:
     def load(self, state):
         for n in self.nets: self.bare(n).load_state_dict(state['nets'][n])
         for n, a in self.averages.items(): a.state = {k: v.to(self.accelerator.device) for k, v in state['averages'][n].items()}
-        for n, o in self.optimizers.items(): o.load_state_dict(state['optimizers'][n])
+        for n, o in self.optimizers.items():
+            rates = [g['lr'] for g in o.param_groups]                    # this run's, not the checkpoint's: lowering lr is how one goes on after a loss that was no number
+            o.load_state_dict(state['optimizers'][n])
+            for g, lr in zip(o.param_groups, rates): g['base_lr'] = lr
         torch.set_rng_state(state['rng'].cpu())
 
 class Log:
@@ -79,8 +85,11 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20)->Stage
     start = saved = time.monotonic()
     log = Log(run_dir/f'{stage.name}.csv', first) if acc.is_main_process else None
     def save(step):
-        if acc.is_main_process: save_tensors(file, stage.state(step, before + time.monotonic() - start), c)
-        acc.wait_for_everyone()
+        if not acc.is_main_process: return        # no barrier: each process has its own clock, and those that do not save go on
+        state = stage.state(step, before + time.monotonic() - start)
+        wrong = [n for n, net in state['nets'].items() if not all(v.isfinite().all() for v in net.values() if v.is_floating_point())]
+        if wrong: raise SpeakError(f"The weights of '{wrong[0]}' in stage '{stage.name}' are no numbers after step {step}; {file} keeps the last good state: lower lr and start again.")
+        save_tensors(file, state, c)
     sums, count = {}, 0
     bar = tqdm(range(first, stage.steps), desc=stage.name, initial=first, total=stage.steps, disable=not (progress and acc.is_main_process), mininterval=5)
     for k, batch in zip(bar, loader(stage.batches, first, stage.steps)):
@@ -105,4 +114,5 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20)->Stage
             bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
         if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps: save(k + 1); saved = time.monotonic()
     if first < stage.steps: save(stage.steps)
+    acc.wait_for_everyone()                       # what comes after reads the file
     return stage
