@@ -59,9 +59,8 @@ weights: .venv/.installed
 	mkdir -p runs/weights
 	PATH="$(CURDIR)/.venv/bin:$$PATH" papermill --cwd nbs nbs/train.ipynb runs/weights/train.ipynb \
 		-p preset tiny -p data synthetic -p run_dir "$(CURDIR)/runs/weights"
-	rm -rf speak/weights/tiny
-	mkdir -p speak/weights
-	cp -R runs/weights/export speak/weights/tiny
+	mkdir -p speak/weights/tiny
+	cp runs/weights/export/config.json runs/weights/export/model.safetensors speak/weights/tiny/
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .pytest_cache

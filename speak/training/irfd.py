@@ -8,7 +8,7 @@ __all__ = ['irfd_losses', 'IrfdStage']
 # %% ../../nbs/training/irfd.ipynb #e70eb2cb
 import numpy as np, torch
 from ..config import Config
-from ..losses import angle_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, reconstruction_loss, total_loss
+from ..losses import angle_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, self_loss, total_loss
 from ..models.irfd import IRFD, FACTORS, to_model, to_images
 from .loop import Stage
 from ..data.sampling import IrfdPairs
@@ -34,7 +34,7 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
     i, e, p = (codes[f] for f in FACTORS); fi, fe, fp = (mine[f] for f in FACTORS)
     return dict(identity=identity_loss(S(i), T(i), S(fi), T(fi), c.margin, c.identity_form, same_identity),
                 pose=pose_loss(S(fp), T(fp), S(p), T(p)), emotion=emotion_loss(S(fe), T(fe), S(e), T(e)),
-                self=2*reconstruction_loss(out['self'], frame), flow=flow, **labels)     # the mean over S and T, twice: eq. 7's sum
+                self=self_loss(S(out['self']), T(out['self']), S(frame), T(frame)), flow=flow, **labels)
 
 class IrfdStage(Stage):
     "Encoders, classifier and G_d, all at once."

@@ -29,16 +29,19 @@ def averaged_weights(path, name:str, config:Config)->dict:
 def starting_weights(name, config:Config)->dict:
     "The weights of a trained talker (shipped name, folder or hub id); one of other sizes than this run's is refused."
     talker = load_talker(*find_weights(name))
-    other = [n for n in SIZES if getattr(talker.config, n) != getattr(config, n)]
+    other = [n for n in SIZES if not n.startswith(('disc', 'sync')) and getattr(talker.config, n) != getattr(config, n)]   # the talker has neither
     if other: raise SpeakError(f"{name} holds preset '{talker.config.preset}', this run is preset '{config.preset}' ({other[0]} differs); start from weights of the same preset.")
     return talker.state_dict()
 
 def export(stage:'TalkerStage', folder)->Path:
     "Averaged weights in half precision with their settings, as `SpeakPipeline.from_pretrained` and the package take them."
     folder, part = Path(folder), Path(f'{folder}.part')
-    shutil.rmtree(part, ignore_errors=True)
-    stage.averaged('talker').half().save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        stage.averaged('talker').half().save_pretrained(part)
+        shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
+    except OSError as e: raise SpeakError(f"{folder} could not be written ({e.strerror or e}); a folder with room for the weights is needed.")
+    finally: shutil.rmtree(part, ignore_errors=True)
     return folder
 
 class TalkerStage(Stage):
