@@ -147,20 +147,25 @@ def stream(encoder:AudioEncoder,
            chunks:Iterable[Tensor],  # 1-D pieces of one sound, any lengths, 16 kHz in [-1,1], on the encoder's device
            chunk_frames:int=90,      # frames that come out at a time, a multiple of 3
           ) -> Iterator[Tensor]:     # (n,D): all frames of the sound in order
-    "Features of a sound of any length, in constant memory; for the local layout the same as of the whole at once."
+    "Features of a sound of any length, in constant memory; for the local layout the same as of the whole between silences at once."
     if chunk_frames % 3: raise ValueError(f'chunk_frames={chunk_frames} must be a multiple of 3, where frames and vectors meet')
     samples = lambda frames: frames*SAMPLE_RATE//FPS
     context, kept, total = encoder.context_frames, None, 0
-    start = done = 0                     # frame at which `kept` starts; frames given out
+    # In training every frame has sound or silence on both sides; so it has here. (The base layout normalises loudness, which silence would change.)
+    lead = context if encoder.layout == 'local' else 0
+    start, done = -lead, 0               # frame at which `kept` starts; frames given out
     for piece in chunks:
-        kept = piece if kept is None else torch.cat([kept, piece])
+        kept = torch.cat([piece.new_zeros(samples(lead)) if kept is None else kept, piece])
         total += len(piece)
         while len(kept) >= (need := samples(done + chunk_frames + context - start)):
             yield encoder(kept[None,:need])[0, done-start:][:chunk_frames]
             done += chunk_frames
-            skip = max(done-context, 0) - start
+            skip = max(done-context, -lead) - start
             kept, start = kept[samples(skip):], start+skip
-    if frames_for(total) > done: yield encoder(kept[None], T=frames_for(total)-start)[0, done-start:]
+    last = frames_for(total)
+    if last > done:
+        kept = torch.cat([kept, kept.new_zeros(samples(lead))])
+        yield encoder(kept[None], T=last+lead-start)[0, done-start:last-start]
 
 # %% ../../nbs/models/audio.ipynb #7a584d51
 from fastcore.basics import patch
