@@ -213,7 +213,6 @@ def check_voices():
     return f'{len(VOICES)} voices of espeak-ng speak'
 
 def check_weights():
-    from speak.config import config_from_json
     from speak.pipeline import DEFAULT_WEIGHTS, find_weights, load_talker
     config, weights = find_weights(DEFAULT_WEIGHTS)
     talker = load_talker(config, weights)
@@ -245,7 +244,6 @@ def doctor(args)->int: # exit status
     import platform
     from importlib.metadata import version
     import torch
-    from speak.pipeline import shipped_weights
     print(f"speak {__version__}, Python {platform.python_version()}, " + ', '.join(f'{p} {version(p)}' for p in ('torch', 'torchvision', 'transformers', 'av', 'numpy', 'safetensors')))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     print(f"device           {', '.join(gpus) if gpus else f'CPU, {torch.get_num_threads()} threads ({os.cpu_count()} cores)'}")

@@ -50,7 +50,7 @@ class Config:
     sync_size:int          # height and width of a mouth crop
     vgg_width:int
     vgg_stages:int         # perceptual: of its five blocks, how many count
-    vgg_weights:str        # 'imagenet' or 'random'
+    vgg_weights:str        # 'imagenet', 'random', or a safetensors file in VGG-19's layout
     # training
     batch_sync:int         # clips
     batch_irfd:int         # pairs
@@ -113,7 +113,7 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'), vgg_weights=('imagenet','random'),
+CHOICES = dict(audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 

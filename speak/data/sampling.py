@@ -8,9 +8,8 @@ __all__ = ['LID_BINS', 'MOUTH_SCALE', 'AUGMENT', 'face_angles', 'jitter', 'Sourc
 
 # %% ../../nbs/data/sampling.ipynb #8ef8148c
 import numpy as np, torch
-from torch import Tensor
 from torch.utils.data import Dataset, DataLoader
-from ..config import Config, EMOTIONS, FPS, SpeakError, configure
+from ..config import Config, EMOTIONS, SpeakError
 from .corpora import Cache
 from .faces import head_pose, mouth_box
 

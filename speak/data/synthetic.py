@@ -488,7 +488,7 @@ def _canvas(): # places of the skin texture's texels and the masks that are the 
     P = _surface(th, t); x, y = P[..., 0], P[..., 1]; front = _step(-.1, .3, np.cos(th))*(t < 12.6)
     M = dict(theta=th, t=t, x=x, y=y, a=np.abs(x), front=front)
     a = M['a']; d = y-_MOUTH_Y; M['d'] = d
-    u = np.clip(x/(_MOUTH_W+.012), -1, 1); c = np.sqrt(1-u*u)
+    u = np.clip(x/(_MOUTH_W+.012), -1, 1)
     top, bottom = _lip_curve(u, 2, True)[1], _lip_curve(u, 2, False)[1]
     inside = np.where(d >= 0, top-y, y-bottom); M['lips'] = _step(-.004, .016, inside)*(np.abs(x) < _MOUTH_W+.012)*(t < 12)
     slit = np.where(d >= 0, y-_lip_curve(u, 0, True)[1], _lip_curve(u, 0, False)[1]-y); M['slit'] = np.where(np.abs(x) < _MOUTH_W+.03, np.hypot(np.maximum(slit, 0), np.maximum(np.abs(x)-_MOUTH_W, 0)), 9)
@@ -626,7 +626,7 @@ class _Head: # everything of a person that does not change from frame to frame
             n = len(p); P.append(p); uv.append(np.broadcast_to(u, (n, 2))); c = np.asarray(c, float); tint.append(np.broadcast_to(c.reshape(-1, 1) if c.ndim == 1 and len(c) == n and n != 3 else c, (n, 3)))
             tri.append(np.asarray(t)+at); field.append(np.zeros((len(_FIELDS), n, 3)) if f is None else f); head.append(np.broadcast_to(h, n).astype(float)); two.append(np.full(len(t), int(double))); kind.append(np.full(n, mat)); at += n
             return slice(at-n, at)
-        th, t = T['theta'][src], T['t'][src]; N = S['N']
+        th, t = T['theta'][src], T['t'][src]
         suv = _skin_uv(th, t); white = np.array([288.+60+4, 290.+4])
         c = np.ones((len(src), 3))
         for i, k in enumerate((.62, .30)): c[S['inner'][i]] = np.array([.9, .55, .55])*k*1.1

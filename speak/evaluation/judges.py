@@ -6,7 +6,6 @@
 __all__ = ['LandmarkBatches', 'LandmarkJudge', 'JudgeStage', 'correlation', 'motion', 'judge_accuracy']
 
 # %% ../../nbs/evaluation/judges.ipynb #ae4ea64c
-from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from ..config import Config

@@ -6,9 +6,8 @@
 __all__ = ['group_norm', 'Encoder']
 
 # %% ../../nbs/models/encoders.ipynb #4cefa793
-import torch, torch.nn as nn
+import torch.nn as nn
 from torch import Tensor
-from functools import partial
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 # %% ../../nbs/models/encoders.ipynb #09bda8f3

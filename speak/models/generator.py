@@ -6,7 +6,7 @@
 __all__ = ['MapsEncoder', 'CoarseFlow', 'Block', 'Generator']
 
 # %% ../../nbs/models/generator.ipynb #2146f773
-import torch, torch.nn as nn, torch.nn.functional as F
+import torch, torch.nn as nn
 from torch import Tensor
 from .layers import ModConv, identity_grid, warp, upsample, upsample_flow
 

@@ -8,7 +8,7 @@ __all__ = ['FACTORS', 'make_encoders', 'make_generator', 'to_model', 'to_images'
 # %% ../../nbs/models/irfd.ipynb #e70eb2cb
 import torch, torch.nn as nn
 from torch import Tensor
-from ..config import Config, EMOTIONS, configure
+from ..config import Config, EMOTIONS
 from ..losses import join_codes
 from .layers import mlp
 from .encoders import Encoder

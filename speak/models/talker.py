@@ -6,10 +6,11 @@
 __all__ = ['Talker']
 
 # %% ../../nbs/models/talker.ipynb #b4134f5d
+import dataclasses, json
 import torch, torch.nn as nn
 from torch import Tensor
 from huggingface_hub import PyTorchModelHubMixin
-from ..config import Config, configure, config_from_json
+from ..config import Config, config_from_json
 from .layers import mlp
 from .audio import AudioEncoder
 from .editor import Editor
@@ -20,7 +21,6 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
     "SPEAK after training: four inputs' frames and sound in, frames out (paper, section 3.2)."
     def __init__(self, config:dict): # the fields of `speak.config.Config`; a dict, so that it is saved as JSON with the weights
         super().__init__()
-        import dataclasses, json
         config = dataclasses.asdict(config) if isinstance(config, Config) else config
         self.config = c = config_from_json(json.dumps(config), 'config.json')
         self.encoders, self.generator = make_encoders(c), make_generator(c)

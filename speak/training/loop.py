@@ -46,9 +46,10 @@ class Stage:
         late = max(0., (k/self.steps - 0.5)*2)
         return min(1., (k + 1)/50)*(0.55 + 0.45*math.cos(math.pi*late))
     def state(self, step, seconds)->dict:
-        return dict(step=step, seconds=seconds, nets={n: self.bare(n).state_dict() for n in self.nets}, averages={n: a.state for n, a in self.averages.items()},
+        return dict(step=step, seconds=seconds, corpus=self.batches.cache.folder.name, nets={n: self.bare(n).state_dict() for n in self.nets}, averages={n: a.state for n, a in self.averages.items()},
                     optimizers={n: o.state_dict() for n, o in self.optimizers.items()}, rng=torch.get_rng_state())
-    def load(self, state):
+    def load(self, state, file):
+        if state['corpus'] != self.batches.cache.folder.name: raise SpeakError(f"{file} was trained on the frames of {state['corpus']}, this run has those of {self.batches.cache.folder.name}; take another run_dir.")
         for n in self.nets: self.bare(n).load_state_dict(state['nets'][n])
         for n, a in self.averages.items(): a.state = {k: v.to(self.accelerator.device) for k, v in state['averages'][n].items()}
         for n, o in self.optimizers.items():
@@ -81,7 +82,7 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20)->Stage
     run_dir.mkdir(parents=True, exist_ok=True)
     file, first, before = run_dir/f'{stage.name}.safetensors', 0, 0.
     if file.exists():
-        state, _ = load_tensors(file, c); stage.load(state); first, before = state['step'], state['seconds']
+        state, _ = load_tensors(file, c); stage.load(state, file); first, before = state['step'], state['seconds']
     start = saved = time.monotonic()
     log = Log(run_dir/f'{stage.name}.csv', first) if acc.is_main_process else None
     def save(step):
