@@ -97,7 +97,7 @@ class Batches(Dataset):
 
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
-    emotion codes are read from; `labelled` (K,3,S,S) more frames for their labels' sake; `label` (2B+K,) emotion or -1; `angles` (2B+K,6), see `face_angles`; `points` and `ref_points` (2B,68,2) landmarks of `frame` and `ref` in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
+    emotion codes are read from; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+K,) emotion or -1; `angles` (2B+K,6), see `face_angles`; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
     def __getitem__(self, step:int)->dict:
         rng, B = self.rng(step), self.config.batch_irfd
         everything = np.arange(len(self.cache))
@@ -113,8 +113,9 @@ class IrfdPairs(Batches):
         extra = [int(rng.integers(self.cache.start[c], self.cache.start[c + 1])) for c in self.clips(rng, self.config.batch_labels, everything)]
         owners = [*clips, *(np.searchsorted(self.cache.start, extra, 'right') - 1)]
         labels = dict(label=torch.from_numpy(self.emotion[owners]), angles=torch.from_numpy(face_angles(self.cache.landmarks[[*at, *extra]], self.cache.size)))
-        if extra: labels['labelled'] = self.jittered(extra, rng)
-        labels.update(points=self.points(at), ref_points=self.points(ref))
+        extra_ref = [self.sources.picture(int(c), rng) for c in owners[len(at):]]
+        if extra: labels.update(labelled=self.jittered(extra, rng), labelled_ref=self.images(extra_ref))
+        labels.update(points=self.points([*at, *extra]), ref_points=self.points([*ref, *extra_ref]))
         same = torch.tensor([self.cache.clips[a].identity == self.cache.clips[b].identity for a, b in zip(s, t)])
         return dict(frame=self.images(at), ref=self.images(ref), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
                     same_identity=same, swap=torch.from_numpy(rng.permutation((np.arange(B) + step) % 3)), **labels)

@@ -6,9 +6,9 @@
 __all__ = ['MapsEncoder', 'CoarseFlow', 'Block', 'Generator']
 
 # %% ../../nbs/models/generator.ipynb #2146f773
-import torch, torch.nn as nn
+import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
-from .layers import ModConv, identity_grid, warp, upsample, upsample_flow
+from .layers import mlp, ModConv, identity_grid, warp, upsample, upsample_flow
 
 # %% ../../nbs/models/generator.ipynb #146d2ca5
 class MapsEncoder(nn.Module):
@@ -31,16 +31,20 @@ class MapsEncoder(nn.Module):
         return maps
 
 class CoarseFlow(nn.Module):
-    "Attention between the growing face and the picture's map, read out as a flow."
-    def __init__(self, size:int, query:int, key:int, width:int=32):
+    "Where each place of the growing face lies in the picture: displacements read from the facial code, and what attention finds."
+    def __init__(self, size:int, query:int, key:int, facial:int, width:int=32, cells:int=8):
         super().__init__()
+        self.cells, self.moves = cells, mlp(facial, 2*cells*cells, facial)     # a head that turns as a whole: smooth, so few cells do
+        nn.init.zeros_(self.moves[-1].weight); nn.init.zeros_(self.moves[-1].bias)
         self.q, self.k = nn.Conv2d(query, width, 1), nn.Conv2d(key, width, 1)
         self.where_q = nn.Parameter(torch.randn(1, width, size, size)*0.1)
         self.where_k = nn.Parameter(torch.randn(1, width, size, size)*0.1)
         self.near = nn.Parameter(torch.tensor(2.5))  # log of the pull towards staying in place; learned, starts firm so that training begins near the picture
     def forward(self, h:Tensor, # (B,C,r,r) the growing face
-                source:Tensor   # (B,C',r,r) the picture's map
+                source:Tensor,  # (B,C',r,r) the picture's map
+                facial:Tensor   # (B,R)
                )->Tensor:       # (B,2,r,r) flow
+        moves = self.moves(facial).unflatten(1, (2, self.cells, self.cells)).float()
         q, k = (self.q(h) + self.where_q).flatten(2), (self.k(source) + self.where_k).flatten(2)  # (B,w,r²)
         r = h.shape[-1]
         grid = identity_grid(r, r, h.device).flatten(2)[0].T                                      # (r²,2)
@@ -48,7 +52,8 @@ class CoarseFlow(nn.Module):
         with torch.autocast(h.device.type, enabled=False):                                        # half precision would round coordinates to a quarter of a pixel
             a = (torch.einsum('bwi,bwj->bij', q.float(), k.float())*q.shape[1]**-0.5 + pull).softmax(-1) # (B,r²,r²)
             still = grid - pull.softmax(-1) @ grid       # what the pull alone would move, at the edges inwards, is taken off
-            return (a @ grid + still).transpose(1, 2).unflatten(2, (r, r))
+            found = (a @ grid + still).transpose(1, 2).unflatten(2, (r, r))
+            return found + F.interpolate(moves, size=r, mode='bilinear', align_corners=False)
 
 class Block(nn.Module):
     "One resolution: modulated convolution, facial code added, the warped identity merged, modulated convolution, colours."
@@ -69,14 +74,16 @@ class Block(nn.Module):
                 w:Tensor,           # (B,L) latent
                 facial:Tensor,      # (B,R)
                 source:Tensor|None=None, # (B,C',r,r) the picture's map
-                flow=None           # (B,2,r,r), or the `CoarseFlow` that makes the first
+                flow=None,          # (B,2,r,r), or the `CoarseFlow` that makes the first
+                flow_only:bool=False# stop at the flow
                )->tuple:            # (B,C,r,r), colours (B,3,r,r), flow (B,2,r,r) or None
         h = self.conv0(h, w, self.facial(facial))             # before the upsampling: the same for a quarter of the arithmetic
         if self.up: h = upsample(h)
         if source is not None:
-            flow = flow(h, source) if isinstance(flow, CoarseFlow) else flow
+            flow = flow(h, source, facial) if isinstance(flow, CoarseFlow) else flow
             step, mask = self.head(h).split((2, 1), 1)
             flow = flow + 0.5*step.float()
+            if flow_only: return None, None, flow
             h = torch.addcmul(h, mask.sigmoid(), self.merge(warp(source, flow)))
         h = self.conv1(h, w)
         return h, self.rgb(h), flow
@@ -99,18 +106,27 @@ class Generator(nn.Module):
         width = lambda r: max(16, channels[r]*2//3//8*8)   # a map's channels: two thirds of the face's, in eights for the group norm
         if self.use_maps:
             self.maps = MapsEncoder(size, {r: width(r) for r in self.sizes}, coarse)
-            self.flow = CoarseFlow(coarse, channels[coarse], width(coarse))
+            self.flow = CoarseFlow(coarse, channels[coarse], width(coarse), facial)
         take = lambda r: width(r) if self.use_maps and r >= coarse else 0
         self.blocks = nn.ModuleList(Block(channels[max(4, r//2)], channels[r], latent, facial, take(r), up=r > 4, picture=self.use_maps and r == size) for r in self.sizes)
     def identity_maps(self, picture:Tensor # (B,3,S,S), RGB in [-1,1]
                      )->dict:              # {resolution: (B,C,r,r)}, 'picture': (B,3,S,S); empty with identity_path='code'
         "What of the identity picture is kept as maps; needed once per picture."
         return {**self.maps(picture), 'picture': picture} if self.use_maps else {}
+    def coarse_flow(self, latent:Tensor, facial:Tensor, maps:dict)->Tensor: # as `forward` -> (B,2,r,r)
+        "The flow at the lowest resolution that has one, without painting: a tenth of a frame's arithmetic."
+        latent, facial = (F.layer_norm(x, x.shape[-1:]) for x in (latent, facial))
+        h = self.const.expand(len(latent), -1, -1, -1)
+        for r, block in zip(self.sizes, self.blocks):
+            if r == self.coarse: return block(h, latent, facial, maps[r], self.flow, flow_only=True)[2]
+            h, _, _ = block(h, latent, facial)
     def forward(self, latent:Tensor, # (B,L) modulates
                 facial:Tensor,       # (B,R) is added in every block
                 maps:dict,           # from `identity_maps`, each (B,...)
                 parts:bool=False     # also return the flow and the blending mask, for looking
                )->Tensor:            # (B,3,S,S), RGB, about [-1,1]
+        # Whatever scale the codes have, they arrive with unit deviation: weak codes would leave the blocks to the constant.
+        latent, facial = (F.layer_norm(x, x.shape[-1:]) for x in (latent, facial))
         h, image, flow, mask = self.const.expand(len(latent), -1, -1, -1), None, None, None
         h = h.contiguous(memory_format=torch.channels_last)
         for r, block in zip(self.sizes, self.blocks):

@@ -52,14 +52,24 @@ class IRFD(nn.Module):
         codes = join_codes(codes['identity'], codes['emotion'], codes['pose'], self.join)
         w = self.mlp(torch.cat([codes, shown], -1) if maps else codes)
         return self.generator(w, w, maps, parts=True)[:2]
+    def labels(self, frames:Tensor, pictures:Tensor)->dict: # (K,3,S,S) each
+        "What labels teach: emotion class, angles, and, with maps, the coarse flow from a picture of the person. None of it needs a frame painted."
+        e, p = self.encoders['emotion'](frames), self.encoders['pose'](frames)
+        out = dict(logits=self.classifier(e), angles=self.angles(p), coarse=None)
+        maps = self.generator.identity_maps(pictures)
+        if maps:
+            w = self.mlp(torch.cat([join_codes(self.encoders['identity'](pictures), e, p, self.join), self.encoders['pose'](pictures)], -1))
+            out['coarse'] = self.generator.coarse_flow(w, w, maps)
+        return out
     def forward(self,
                 sources:dict|None, # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
                 swap:Tensor|None,  # (B,) factor swapped: index into FACTORS
-                labelled:Tensor|None=None # (K,3,S,S) frames of which only the labels are learned
+                labelled:tuple|None=None # two of (K,3,S,S): frames of which only labels and the coarse flow are learned, and pictures of the same people
                )->dict:
-        """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6); `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
+        """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6); `coarse` (K,2,r,r) or None; `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""
-        if sources is None: return dict(logits=self.classifier(self.encoders['emotion'](labelled)), angles=self.angles(self.encoders['pose'](labelled)))
+        out = self.labels(*labelled) if labelled is not None else {}
+        if sources is None: return out
         codes = {f: self.encoders[f](sources[f]) for f in FACTORS}      # (2B,D) each
         maps = self.generator.identity_maps(sources['identity'])
         shown = self.encoders['pose'](sources['identity']) if maps else codes['pose']
@@ -70,6 +80,6 @@ class IRFD(nn.Module):
         origin = {f: torch.where(swapped == i, own, other) for i, f in enumerate(FACTORS)}
         fakes, _ = self.render({f: codes[f][origin[f]] for f in FACTORS}, {k: m[origin['identity']] for k, m in maps.items()}, shown[origin['identity']])
         image, flow = self.render(codes, maps, shown)
-        seen = codes if labelled is None else {f: torch.cat([codes[f], self.encoders[f](labelled)]) for f in ('emotion', 'pose')}
-        return dict(codes=codes, logits=self.classifier(seen['emotion']), angles=self.angles(seen['pose']), self=image, flow=flow, fakes=fakes,
+        own = dict(logits=self.classifier(codes['emotion']), angles=self.angles(codes['pose']))
+        return dict({k: torch.cat([v, out[k]]) if out else v for k, v in own.items()}, coarse=out.get('coarse'), codes=codes, self=image, flow=flow, fakes=fakes,
                     fake_codes={f: self.encoders[f](fakes) for f in FACTORS}, origin=origin)

@@ -18,15 +18,17 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
                 frame:torch.Tensor,# (2B,3,S,S) S, then T, in [-1,1]
                 label:torch.Tensor,# (2B+K,) emotion or -1
                 angles:torch.Tensor,# (2B+K,6) of `face_angles`
-                points:tuple,      # landmarks (2B,68,2) of the frames and of their identity pictures, [-1,1]
+                points:tuple,      # landmarks (2B+K,68,2) of the frames and of their identity pictures, [-1,1]
                 same_identity:torch.Tensor, # (B,)
                 c:Config)->dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
     labels = dict(cls=classification_loss(out['logits'].float(), label), angles=angle_loss(out['angles'].float(), angles))
-    if 'codes' not in out: return {**{n: torch.zeros(1) for n in ('identity', 'pose', 'emotion', 'self', 'flow')}, **labels}
-    B = len(same_identity)
     # The mouth is left out: nothing in this stage knows what is said.
-    flow = flow_loss(out['flow'], *(p[:, :48] for p in points)) if out['flow'] is not None else torch.zeros(1)
+    flows = [f for f in (out.get('flow'), out['coarse']) if f is not None]
+    at = np.cumsum([0, *map(len, flows)])
+    labels['flow'] = torch.cat([flow_loss(f, *(p[a:b, :48] for p in points)) for f, a, b in zip(flows, at, at[1:])]) if flows else torch.zeros(1)
+    if 'codes' not in out: return {**{n: torch.zeros(1) for n in ('identity', 'pose', 'emotion', 'self')}, **labels}
+    B = len(same_identity)
     codes, fakes, origin = out['codes'], out['fake_codes'], out['origin']
     # Eq. 1 wants, for the pair's two identities, the code of the fake that has it.
     mine = {f: torch.empty_like(fakes[f]).index_copy(0, origin[f], fakes[f]) for f in FACTORS}   # row r: the fake with r's factor f
@@ -34,7 +36,7 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
     i, e, p = (codes[f] for f in FACTORS); fi, fe, fp = (mine[f] for f in FACTORS)
     return dict(identity=identity_loss(S(i), T(i), S(fi), T(fi), c.margin, c.identity_form, same_identity),
                 pose=pose_loss(S(fp), T(fp), S(p), T(p)), emotion=emotion_loss(S(fe), T(fe), S(e), T(e)),
-                self=self_loss(S(out['self']), T(out['self']), S(frame), T(frame)), flow=flow, **labels)
+                self=self_loss(S(out['self']), T(out['self']), S(frame), T(frame)), **labels)
 
 class IrfdStage(Stage):
     "Encoders, classifier and G_d, all at once."
@@ -48,9 +50,9 @@ class IrfdStage(Stage):
     def inputs(self, b): return dict(identity=to_model(b['ref'][:, None]), pose=to_model(b['pose'][:, None]), emotion=to_model(b['emotion'][:, None]))
     def step(self, b, k):
         frame = to_model(b['frame'][:, None])
-        labelled = to_model(b['labelled'][:, None]) if 'labelled' in b else None
+        labelled = tuple(to_model(b[n][:, None]) for n in ('labelled', 'labelled_ref')) if 'labelled' in b else None
         if k < self.config.steps_labels:
-            n = len(labelled); b = {**b, 'label': b['label'][-n:], 'angles': b['angles'][-n:]}
+            b = {**b, **{n: b[n][-len(labelled[0]):] for n in ('label', 'angles', 'points', 'ref_points')}}
             with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled)
         else:
             with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled)
