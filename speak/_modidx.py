@@ -518,5 +518,6 @@ d = { 'settings': { 'branch': 'main',
                                        'speak.training.talker.averaged_weights': ( 'training/talker.html#averaged_weights',
                                                                                    'speak/training/talker.py'),
                                        'speak.training.talker.export': ('training/talker.html#export', 'speak/training/talker.py'),
+                                       'speak.training.talker.facial_mlp': ('training/talker.html#facial_mlp', 'speak/training/talker.py'),
                                        'speak.training.talker.starting_weights': ( 'training/talker.html#starting_weights',
                                                                                    'speak/training/talker.py')}}}

@@ -88,7 +88,7 @@ class Config:
 _W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., flow=0.) # the paper gives no weights; 'angles' and 'flow' are ours, see losses, "Beyond eq. 8"
 _W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
-_W2s = dict(gan=.02, sync=.2, vgg=.3, rec=4., flow=1.)                          # small nets: see losses, "Beyond eq. 13"
+_W2s = dict(gan=.02, sync=.2, vgg=.3, rec=4., flow=3.)                          # small nets: see losses, "Beyond eq. 13"
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block             depths             width      code       norm            grid     channels of the generator                        latent      coarse      identity_path
@@ -107,7 +107,7 @@ for name, row in dict(
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
  nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1000, steps_talker=2300,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.6),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1000, steps_talker=2000,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.7),
  small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
  paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
