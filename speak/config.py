@@ -55,6 +55,7 @@ class Config:
     batch_sync:int         # clips
     batch_irfd:int         # pairs
     batch_talker:int       # windows
+    batch_singles:int      # single frames: three steps of four in stage 2 draw so many instead of windows; 0 draws windows only
     batch_labels:int       # frames a step of stage 1 of which only 'cls', 'angles' and the coarse 'flow' are learned: encoders cost little, painting much
     steps_sync:int
     steps_labels:int       # the first so many of steps_irfd train the encoders by labels alone, so that the generator starts with codes that mean something
@@ -77,7 +78,7 @@ class Config:
     drive:str = 'auto'         # where a training frame's codes come from, see `data.sampling`: 'same' (printed), 'self', 'cross', or 'auto'
     generator_init:str = 'irfd'# stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
     window:int = 5             # frames per training window of stage 2; SyncNet sees 5
-    context:int = 18           # frames of sound on either side of a window that the audio encoder hears
+    context:int = 14           # frames of sound on either side of a window that the audio encoder hears
     margin:float = 0.2         # eq. 1's alpha
     ema_halflife:float = 250.  # steps in which the moving average of the weights forgets half
     seed:int = 0
@@ -106,10 +107,10 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1000, steps_talker=2000,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.7),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
+ nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1000, steps_talker=1500,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.7),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
+ paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b

@@ -121,12 +121,14 @@ class IrfdPairs(Batches):
                     same_identity=same, swap=torch.from_numpy(rng.permutation((np.arange(B) + step) % 3)), **labels)
 
 class TalkerWindows(Batches):
-    """Windows of stage 2. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
+    """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
+    of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
     either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound."""
     def __getitem__(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
-        if not hasattr(self, 'long'): self.long = np.array([c for c in range(len(self.cache)) if self.sources.shared_length(c) >= T])
-        if not len(self.long): raise SpeakError(f'No clip of the corpus is {T} frames long; a longer one is needed.')
+        if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
+        if not hasattr(self, 'long'): self.long = np.array([c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window])
+        if not len(self.long): raise SpeakError(f'No clip of the corpus is {self.config.window} frames long; a longer one is needed.')
         clips = self.clips(rng, B, self.long)
         first = [int(rng.integers(self.sources.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])

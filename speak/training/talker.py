@@ -76,6 +76,7 @@ class TalkerStage(Stage):
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
+        self.latest = {n: torch.zeros(()) for n in ('rec', 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
@@ -99,7 +100,7 @@ class TalkerStage(Stage):
         if flow is not None: losses['flow'] = flow_loss(flow, b['points'].flatten(0, 1), b['picture_points'].repeat_interleave(T, 0))
         if self.vgg is not None:
             with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
-        if self.sync is not None:
+        if self.sync is not None and T >= 5:
             ok = b['sound'] & b['boxes'].isfinite().flatten(1).all(1)
             where = b['boxes'].nan_to_num(0.) + (~ok)[:, None, None]*torch.tensor([0., 0., 8., 8.], device=fake.device)
             d = self.sync_d(fake.unflatten(0, (B, T)), real.unflatten(0, (B, T)), where, b['wave'])
@@ -113,7 +114,6 @@ class TalkerStage(Stage):
         opt = self.optimizers['talker']
         opt.zero_grad(); self.accelerator.backward(total)
         self.accelerator.clip_grad_norm_(self.nets['talker'].parameters(), 5.); opt.step()
-        losses.setdefault('gan', torch.zeros(1)); losses['disc'] = torch.zeros(1)
         # Step the discriminator.
         if gan:
             with self.accelerator.autocast():
@@ -122,7 +122,9 @@ class TalkerStage(Stage):
             losses['disc'] = discriminator_loss([l[:n] for l in both], [l[n:] for l in both])
             opt = self.optimizers['discriminator']
             opt.zero_grad(); self.accelerator.backward(losses['disc'].mean()); opt.step()
-        return {n: v.mean().detach() for n, v in losses.items()}
+        # A loss that this step did not form is logged as it last was.
+        self.latest.update({n: v.mean().detach() for n, v in losses.items()})
+        return dict(self.latest)
     def sync_d(self, fake, real, boxes, wave):
         "Eq. 12 by the option `sync_target`: the generated mouth against the sound, or against the real mouth."
         middle = (fake.shape[1] - 5)//2
@@ -133,7 +135,7 @@ class TalkerStage(Stage):
     @torch.no_grad()
     def sample(self, step:int=0)->np.ndarray:
         "Rows of the windows' middle frames: identity picture, pose source, emotion source, what came out, what should."
-        net, b = self.averaged('talker'), self.batches[10**6 + step]
+        net, b = self.averaged('talker'), self.batches[10**6 + 4*step]     # a multiple of four: windows
         b = {n: v.to(self.accelerator.device) for n, v in b.items()}
         B, T = b['frames'].shape[:2]
         fake = net(to_model(b['picture'][:, None]), to_model(b['pose']), to_model(b['emotion']), b['wave'], T)[0].unflatten(0, (B, T))
