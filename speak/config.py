@@ -35,7 +35,7 @@ class Config:
     grid:int               # encoders: cells per side of the pooled map
     channels:dict          # generator: {resolution: channels}
     latent:int             # size of F and of the facial code
-    coarse:int             # generator: resolution of the attention of the maps path
+    coarse:int             # generator: lowest resolution of the maps path
     identity_path:str      # 'code' (printed) or 'maps'
     audio_width:int        # wav2vec 2.0: hidden size
     audio_layers:int       # wav2vec 2.0: transformer layers
@@ -70,6 +70,7 @@ class Config:
     weights_irfd:dict      # eq. 8
     weights_talker:dict    # eq. 13 and 'rec'
     mouth_weight:float     # how much more a pixel of the mouth's box counts in 'rec'
+    paint_from:float       # share of stage 2 after which frames are painted; until then only where things move is learned (loss 'flow'), which is several times cheaper
     gan_from:float         # share of stage 2 after which the discriminator joins
     # options where the paper is silent or contradicts itself; the printed form is always selectable
     join:str = 'concat'        # eq. 5: 'concat' or 'sum'
@@ -77,6 +78,7 @@ class Config:
     sync_target:str = 'audio'  # eq. 12: 'audio' or 'reference'
     drive:str = 'auto'         # where a training frame's codes come from, see `data.sampling`: 'same' (printed), 'self', 'cross', or 'auto'
     generator_init:str = 'irfd'# stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
+    eyes_weight:float = 2.     # how much more a pixel of the box around eyes and brows counts in 'rec'
     window:int = 5             # frames per training window of stage 2; SyncNet sees 5
     context:int = 14           # frames of sound on either side of a window that the audio encoder hears
     margin:float = 0.2         # eq. 1's alpha
@@ -89,7 +91,7 @@ class Config:
 _W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., flow=0.) # the paper gives no weights; 'angles' and 'flow' are ours, see losses, "Beyond eq. 8"
 _W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
-_W2s = dict(gan=.02, sync=.2, vgg=.3, rec=4., flow=3.)                          # small nets: see losses, "Beyond eq. 13"
+_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3.)                          # small nets: see losses, "Beyond eq. 13"
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block             depths             width      code       norm            grid     channels of the generator                        latent      coarse      identity_path
@@ -107,10 +109,10 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=700, steps_irfd=1000, steps_talker=2400,   clips=1200,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.7),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., gan_from=0.5),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., gan_from=0., drive='same', generator_init='fresh'),
+ nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.5),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=2000, steps_irfd=2300, steps_talker=6000,   clips=1200,  lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.23, gan_from=0.8),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.1, gan_from=0.5),
+ paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., eyes_weight=1., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
@@ -150,6 +152,7 @@ def configure(preset:str='tiny', # 'nano', 'tiny', 'small' or 'paper'
     c = Config(preset=preset, **row)
     if c.steps_labels and not c.batch_labels: raise SpeakError(f"steps_labels is {c.steps_labels} and batch_labels 0; steps that train by labels need some frames a batch, or make both 0.")
     if c.steps_labels >= c.steps_irfd: raise SpeakError(f"steps_labels is {c.steps_labels} of {c.steps_irfd} steps_irfd; it must be less, or the generator of stage 1 never learns.")
+    if c.paint_from and not (c.identity_path == 'maps' and c.weights_talker['flow']): raise SpeakError(f"paint_from is {c.paint_from}, but with identity_path='{c.identity_path}' and weight {c.weights_talker['flow']} of the loss 'flow' nothing learns before; make paint_from 0.")
     if c.window < 5: raise SpeakError(f"window is {c.window}; SyncNet sees five frames, so it must be at least 5.")
     return c
 

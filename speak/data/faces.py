@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS', 'SMALLEST', 'SMALLEST_TURNED', 'ENLARGE',
-           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'HEAD_MODEL', 'POSE_WEIGHTS', 'FACE_ALIGNMENT_WEIGHTS',
-           'Box', 'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face', 'find_face', 'Square',
-           'crop_square', 'already_cropped', 'apply_crop', 'union_box', 'video_crop', 'interocular', 'mouth_opening',
-           'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_pose',
-           'landmarks_with_face_alignment']
+           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'HEAD_MODEL', 'POSE_WEIGHTS', 'ANGLE_UNITS',
+           'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face',
+           'find_face', 'Square', 'crop_square', 'already_cropped', 'apply_crop', 'union_box', 'video_crop',
+           'interocular', 'mouth_opening', 'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_fit',
+           'head_pose', 'landmarks_with_face_alignment']
 
 # %% ../../nbs/data/faces.ipynb #cc9f290a
 import warnings
@@ -345,22 +345,25 @@ POSE_WEIGHTS[27:36] = 1       # nose
 POSE_WEIGHTS[[36,39,42,45]] = 2  # eye corners
 POSE_WEIGHTS[[48,54]] = .25   # mouth corners: they move, but widen the base for pitch
 
-def head_pose(
+ANGLE_UNITS = (45., 25., 20.)      # degrees of yaw, pitch, roll that count as 1 where angles are learned
+
+def head_fit(
     landmarks,      # (T,68,2) pixels
     turns:int=15,   # refinements of the fit
-)->np.ndarray: # float32 (T,3) degrees: yaw, pitch, roll; NaN where a landmark is
-    """Yaw, pitch and roll of heads from their landmarks: weighted weak-perspective fit of `HEAD_MODEL`.
+)->tuple: # float32 (T,3) degrees: yaw, pitch, roll; (T,) pixels per millimetre of the head; (T,2) pixels, the middle of the eyes. NaN where a landmark is
+    """Weighted weak-perspective fit of `HEAD_MODEL` to landmarks: where a head is, how large, and how it is turned.
 
     Positive yaw turns the nose to the image's right, positive pitch down, positive roll clockwise. Zero pitch is that of the model,
     so a person's own proportions shift it by some degrees."""
     landmarks = _points(landmarks)
-    out = np.full((len(landmarks), 3), np.nan, np.float32)
+    angles, scale, eyes = (np.full((len(landmarks), *n), np.nan, np.float32) for n in ((3,), (), (2,)))
     used, w = POSE_WEIGHTS > 0, POSE_WEIGHTS[POSE_WEIGHTS > 0]
     w = w/w.sum()
     ok = np.isfinite(landmarks[:,used]).all((1,2))
-    if not ok.any(): return out
+    if not ok.any(): return angles, scale, eyes
     x, X = landmarks[ok][:,used], HEAD_MODEL[used]
-    x, X = x - (w[:,None]*x).sum(1, keepdims=True), X - w@X          # (T,N,2), (N,3), centred
+    mid, MID = (w[:,None]*x).sum(1), w@X                             # (T,2), (3,)
+    x, X = x - mid[:,None], X - MID                                  # (T,N,2), (N,3), centred
     cov = np.einsum('n,tni,nj->tij', w, x, X)                        # (T,2,3)
     shape = np.einsum('n,ni,nj->ij', w, X, X)                        # (3,3)
     U, S, Vt = np.linalg.svd(cov@np.linalg.inv(shape), full_matrices=False)
@@ -372,8 +375,14 @@ def head_pose(
         flip = np.sign(np.linalg.det(U@Vt))
         S[:,2] *= flip; U[:,:,2] *= flip[:,None]
         R, s = U@Vt, S.sum(-1)/np.trace(shape)
-    out[ok] = rotation_angles(R)
-    return out
+    angles[ok], scale[ok], eyes[ok] = rotation_angles(R), s, mid - s[:,None]*(R[:,:2]@MID)
+    return angles, scale, eyes
+
+def head_pose(
+    landmarks,      # (T,68,2) pixels
+)->np.ndarray: # float32 (T,3) degrees: yaw, pitch, roll; NaN where a landmark is
+    "Yaw, pitch and roll of heads from their landmarks, see `head_fit`."
+    return head_fit(landmarks)[0]
 
 # %% ../../nbs/data/faces.ipynb #c2b6d8c8
 FACE_ALIGNMENT_WEIGHTS = {  # file -> where the face-alignment package gets it

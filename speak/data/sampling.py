@@ -11,7 +11,7 @@ import numpy as np, torch
 from torch.utils.data import Dataset, DataLoader
 from ..config import Config, EMOTIONS, SpeakError
 from .corpora import Cache
-from .faces import head_pose, mouth_box
+from .faces import ANGLE_UNITS, head_fit, mouth_box
 
 # %% ../../nbs/data/sampling.ipynb #702424ec
 LID_BINS = (0.25, 0.6)   # closure of the lids: open, half, closed
@@ -21,10 +21,9 @@ AUGMENT = 0.25           # strength of the colour jitter of pose and emotion sou
 def face_angles(landmarks:np.ndarray, # (N,68,2) pixels
                 size:int              # height and width of the frame
                )->np.ndarray:         # (N,6) float32
-    "Yaw/45°, pitch/25°, roll/20°, and centre (x, y) and size of the face in frames, each about [-1,1]: what a pose code should hold."
-    p = np.asarray(landmarks, np.float64); rigid = p[:, [0, 16, 27, 28, 29, 30, 33, 36, 39, 42, 45]]     # points that speech does not move
-    angles, centre, spread = head_pose(p)/(45, 25, 20), rigid.mean(1)*2/size - 1, rigid.std(1).mean(1, keepdims=True)*8/size - 1
-    return np.concatenate([angles, centre*2, spread], 1).astype(np.float32)
+    "Yaw/45°, pitch/25°, roll/20°; the middle of the eyes (x, y), 2 to half a frame; twice the logarithm of half-frames per decimetre: what a pose code should hold, each about [-1,1]."
+    angles, scale, eyes = head_fit(landmarks)
+    return np.concatenate([angles/ANGLE_UNITS, ((eyes + 0.5)*2/size - 1)*2, 2*np.log(scale*200/size)[:, None]], 1).astype(np.float32)
 
 def jitter(frames:np.ndarray,  # (...,S,S,3) uint8
            rng, strength:float=AUGMENT)->np.ndarray:

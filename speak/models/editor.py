@@ -40,6 +40,7 @@ class Editor(nn.Module):
                 emotion:Tensor,     # (B,T,E)
                 facial:Tensor       # (B,T,R)
                )->Tensor:           # (B,T,L)
-        x = torch.cat([audio, emotion], -1)           # (B,T,A+E)
+        # What is heard and what is felt arrive equally loud: an emotion code of small scale would be ignored.
+        x = torch.cat([F.layer_norm(c, c.shape[-1:]) for c in (audio, emotion)], -1) # (B,T,A+E)
         for block in self.blocks: x = block(x, facial) # (B,T,L)
         return self.out(x)

@@ -44,27 +44,29 @@ class IRFD(nn.Module):
         self.classifier = nn.Linear(c.code, len(EMOTIONS))         # C_m of eq. 2
         self.angles = nn.Linear(c.code, 6)                         # reads head pose, place and size from a pose code; see losses, "Beyond eq. 8"
         self.mlp = mlp(c.code*((3 if c.join == 'concat' else 1) + self.generator.use_maps), c.latent)
-    def render(self, codes:dict, # {factor: (B,D)}
-               maps:dict,        # identity maps, (B,...) each
-               shown:Tensor      # (B,D) pose code of the picture that the maps are of
-              )->tuple:          # (B,3,S,S), and the flow (B,2,S,S) or None
-        "G_d(mlp(codes)), eqs. 5-6; maps come with the pose that they show, since an identity code is to know nothing of it."
-        codes = join_codes(codes['identity'], codes['emotion'], codes['pose'], self.join)
-        w = self.mlp(torch.cat([codes, shown], -1) if maps else codes)
-        return self.generator(w, w, maps, parts=True)[:2]
+    def facial(self, codes:dict, # {factor: (B,D)}
+               shown:Tensor      # (B,D) pose code of the identity picture
+              )->tuple:          # (B,L), and the heads (B,2,6) that the maps path needs, else None
+        "mlp(codes), eqs. 5-6; with maps, the pose that the picture shows comes in too, since an identity code is to know nothing of it."
+        w = join_codes(codes['identity'], codes['emotion'], codes['pose'], self.join)
+        if not self.generator.use_maps: return self.mlp(w), None
+        return self.mlp(torch.cat([w, shown], -1)), torch.stack([self.angles(codes['pose']), self.angles(shown)], 1)
+    def render(self, codes:dict, maps:dict, shown:Tensor)->tuple: # as `facial`, identity maps (B,...) each -> (B,3,S,S), and the flow (B,2,S,S) or None
+        "G_d(mlp(codes)), eqs. 5-6."
+        w, heads = self.facial(codes, shown)
+        return self.generator(w, w, maps, heads, parts=True)[:2]
     def labels(self, frames:Tensor, pictures:Tensor)->dict: # (K,3,S,S) each
-        "What labels teach: emotion class, angles, and, with maps, the coarse flow from a picture of the person. None of it needs a frame painted."
-        e, p = self.encoders['emotion'](frames), self.encoders['pose'](frames)
-        out = dict(logits=self.classifier(e), angles=self.angles(p), coarse=None)
-        maps = self.generator.identity_maps(pictures)
-        if maps:
-            w = self.mlp(torch.cat([join_codes(self.encoders['identity'](pictures), e, p, self.join), self.encoders['pose'](pictures)], -1))
-            out['coarse'] = self.generator.coarse_flow(w, w, maps)
+        "What labels teach: emotion class, angles, and, with maps, the flow from a picture of the person. None of it needs a frame painted."
+        codes = dict(emotion=self.encoders['emotion'](frames), pose=self.encoders['pose'](frames))
+        out = dict(logits=self.classifier(codes['emotion']), angles=self.angles(codes['pose']), coarse=None)
+        if self.generator.use_maps:
+            w, heads = self.facial(dict(codes, identity=self.encoders['identity'](pictures)), self.encoders['pose'](pictures))
+            out['coarse'] = self.generator.head_flow(w, w, heads)
         return out
     def forward(self,
                 sources:dict|None, # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
                 swap:Tensor|None,  # (B,) factor swapped: index into FACTORS
-                labelled:tuple|None=None # two of (K,3,S,S): frames of which only labels and the coarse flow are learned, and pictures of the same people
+                labelled:tuple|None=None # two of (K,3,S,S): frames of which only labels and the flow are learned, and pictures of the same people
                )->dict:
         """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6); `coarse` (K,2,r,r) or None; `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""

@@ -26,13 +26,13 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.encoders, self.generator = make_encoders(c), make_generator(c)
         self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
         self.mlp = mlp((2 + self.generator.use_maps)*c.code, c.latent)            # eq. 9; with maps, also the pose that the picture shows
+        self.angles = nn.Linear(c.code, 6) if self.generator.use_maps else None   # reads a head's six numbers from a pose code, as in stage 1
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor # (B,3,S,S)
-                )->dict:              # 'code' (B,D) or (B,2D), and the maps
-        "What is kept of an identity picture; needed once. With maps, the code is joined by the pose code of the picture: the warp has to know where it starts."
-        code = self.encoders['identity'](picture)
-        if self.generator.use_maps: code = torch.cat([code, self.encoders['pose'](picture)], -1)
-        return {'code': code, **self.generator.identity_maps(picture)}
+                )->dict:              # 'code' (B,D); with maps also 'shown' (B,D) and the maps
+        "What is kept of an identity picture; needed once. With maps that is also the pose code of the picture: the warp has to know where it starts."
+        kept = {'code': self.encoders['identity'](picture)}
+        return {**kept, 'shown': self.encoders['pose'](picture), **self.generator.identity_maps(picture)} if self.generator.use_maps else kept
     def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
         "f_P."
         return self.encoders['pose'](frames)
@@ -44,14 +44,21 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                  audio:Tensor,   # (B,T,A) features
                  pose:Tensor,    # (B,T,D) codes
                  emotion:Tensor, # (B,T,D) codes
-                 parts:bool=False # also the flow (BT,2,S,S), None without maps
+                 parts:bool=False, # also the flow (BT,2,S,S), None without maps
+                 paint:bool=True # False: the flow that painting starts from (BT,2,r,r) is all that is wanted
                 )->Tensor:       # (B,T,3,S,S)
         "Eq. 9, frame by frame."
         B, T = pose.shape[:2]
-        facial = self.mlp(torch.cat([identity['code'][:, None].expand(-1, T, -1), pose], -1))   # (B,T,L) f_R'
-        F = self.editor(audio, emotion, facial)                                                 # (B,T,L)
-        maps = {k: v.repeat_interleave(T, 0) for k, v in identity.items() if k != 'code'}
-        frames, flow, _ = self.generator(F.flatten(0, 1), facial.flatten(0, 1), maps, parts=True) # (BT,3,S,S)
+        every = {k: v.repeat_interleave(T, 0) for k, v in identity.items() if paint or k in ('code', 'shown')}  # (BT,...)
+        codes, p = [every.pop('code')], pose.flatten(0, 1)
+        heads = None
+        if self.angles is not None:
+            codes.append(every.pop('shown'))
+            heads = torch.stack([self.angles(p), self.angles(codes[1])], 1)                     # (BT,2,6)
+        facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
+        F = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)              # (BT,L)
+        if not paint: return self.generator.head_flow(F, facial, heads)
+        frames, flow, _ = self.generator(F, facial, every, heads, parts=True)                   # (BT,3,S,S)
         frames = frames.unflatten(0, (B, T))
         return (frames, flow) if parts else frames
     def forward(self,
@@ -59,10 +66,14 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 pose:Tensor,    # (BT,3,S,S)
                 emotion:Tensor, # (BT,3,S,S)
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
-                T:int           # frames of the window
+                T:int,          # frames of the window
+                paint:bool=True # False: no frames are made, None stands for them
                )->tuple:        # (BT,3,S,S), and the flow (BT,2,S,S) or None
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         codes = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
+        if not paint:
+            who = {'code': self.encoders['identity'](picture), 'shown': self.encoders['pose'](picture)}
+            return None, self.generate(who, audio, *codes, paint=False)
         frames, flow = self.generate(self.identity(picture), audio, *codes, parts=True)
         return frames.flatten(0, 1), flow

@@ -70,7 +70,9 @@ class TalkerStage(Stage):
             talker.encoders.load_state_dict(first.encoders.state_dict())
             if c.generator_init == 'irfd':
                 talker.generator.load_state_dict(first.generator.state_dict())
+                for block in talker.generator.blocks: block.calm(1.)             # F is new: what G_d's latent asked for is not what it says
                 talker.mlp.load_state_dict(facial_mlp(first, c))
+                if talker.angles is not None: talker.angles.load_state_dict(first.angles.state_dict())
         if not c.lr_encoders_talker: talker.encoders.requires_grad_(False)
         enc = [p for p in talker.encoders.parameters() if p.requires_grad]
         ids = {id(p) for p in talker.encoders.parameters()}
@@ -87,24 +89,14 @@ class TalkerStage(Stage):
     def step(self, b, k):
         c, w, (B, T) = self.config, self.config.weights_talker, b['frames'].shape[:2]
         picture, real = to_model(b['picture'][:, None]), to_model(b['frames'])
-        gan = self.use_gan and k >= c.gan_from*self.steps
+        gan, paint = self.use_gan and k >= c.gan_from*self.steps, k >= c.paint_from*self.steps
         if not c.lr_encoders_talker: self.bare('talker').encoders.eval()        # frozen means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
-            fake, flow = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T)
-        fake = fake.float()
-        inside = torch.where(b['sound'], c.mouth_weight, 0.)             # without its sound a mouth cannot be known
-        boxes = b['boxes'].flatten(0, 1)
-        weight = torch.where(box_weight(boxes, c.size, 0.) == 0, inside.repeat_interleave(T)[:, None, None, None], torch.ones((), device=fake.device))
-        losses = dict(rec=pixel_loss(fake, real, weight))
+            fake, flow = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint)
+        losses = {}
         if flow is not None: losses['flow'] = flow_loss(flow, b['points'].flatten(0, 1), b['picture_points'].repeat_interleave(T, 0))
-        if self.vgg is not None:
-            with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
-        if self.sync is not None and T >= 5:
-            ok = b['sound'] & b['boxes'].isfinite().flatten(1).all(1)
-            where = b['boxes'].nan_to_num(0.) + (~ok)[:, None, None]*torch.tensor([0., 0., 8., 8.], device=fake.device)
-            d = self.sync_d(fake.unflatten(0, (B, T)), real.unflatten(0, (B, T)), where, b['wave'])
-            losses['sync'] = torch.where(ok, sync_loss(d, torch.ones_like(d)), 0.)
+        if paint: losses.update(self.painted(fake.float(), real, b))
         if gan:
             D = self.bare('discriminator').requires_grad_(False)
             x = picture.repeat_interleave(T, 0)
@@ -125,6 +117,23 @@ class TalkerStage(Stage):
         # A loss that this step did not form is logged as it last was.
         self.latest.update({n: v.mean().detach() for n, v in losses.items()})
         return dict(self.latest)
+    def painted(self, fake, real, b)->dict: # (BT,3,S,S) each
+        "What is asked of painted frames alone: `rec`, `vgg`, and of windows of five and more `sync`."
+        c, (B, T) = self.config, b['frames'].shape[:2]
+        inside = torch.where(b['sound'], c.mouth_weight, 0.)             # without its sound a mouth cannot be known
+        boxes = b['boxes'].flatten(0, 1)
+        weight = torch.where(box_weight(boxes, c.size, 0.) == 0, inside.repeat_interleave(T)[:, None, None, None], torch.ones((), device=fake.device))
+        eyes = (b['points'].flatten(0, 1)[:, [*range(17, 27), *range(36, 48)]] + 1)*c.size/2   # brows and lids; NaN where unknown weighs nothing more
+        weight = weight*box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
+        losses = dict(rec=pixel_loss(fake, real, weight))
+        if self.vgg is not None:
+            with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
+        if self.sync is not None and T >= 5:
+            ok = b['sound'] & b['boxes'].isfinite().flatten(1).all(1)
+            where = b['boxes'].nan_to_num(0.) + (~ok)[:, None, None]*torch.tensor([0., 0., 8., 8.], device=fake.device)
+            d = self.sync_d(fake.unflatten(0, (B, T)), real.unflatten(0, (B, T)), where, b['wave'])
+            losses['sync'] = torch.where(ok, sync_loss(d, torch.ones_like(d)), 0.)
+        return losses
     def sync_d(self, fake, real, boxes, wave):
         "Eq. 12 by the option `sync_target`: the generated mouth against the sound, or against the real mouth."
         middle = (fake.shape[1] - 5)//2
