@@ -96,6 +96,7 @@ _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block             depths             width      code       norm            grid     channels of the generator                        latent      coarse      identity_path
  'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,  code=16,   norm='group', grid=2, channels=_chan(16,16,16,16),                       latent=16,   coarse=8,  identity_path='maps'),
+ 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=14, code=64,   norm='group', grid=2, channels=_chan(64,64,40,24),                       latent=64,   coarse=8,  identity_path='maps'),
  'tiny':  dict(size=64,  block='basic',      depths=(2,2,2,2), width=18, code=128,  norm='group', grid=2, channels=_chan(128,128,80,48,24),                  latent=128,  coarse=16, identity_path='maps'),
  'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64, code=256,  norm='group', grid=2, channels=_chan(256,256,192,128,64,32),             latent=256,  coarse=16, identity_path='maps'),
  'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64, code=2048, norm='batch', grid=1, channels=_chan(512,512,512,256,128,64,32),         latent=512,  coarse=16, identity_path='code'),
@@ -103,6 +104,7 @@ PRESETS = {
 for name, row in dict(
  #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
  nano  = dict(audio_width=32,  audio_layers=2,  audio_heads=2,  audio_conv=16,  audio_layout='local', audio_checkpoint='', editor_blocks=2, disc_width=8,  sync_width=8,  sync_embed=32,   sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
+ mini  = dict(audio_width=64,  audio_layers=2,  audio_heads=2,  audio_conv=32,  audio_layout='local', audio_checkpoint='', editor_blocks=2, disc_width=12, sync_width=12, sync_embed=64,   sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
  tiny  = dict(audio_width=96,  audio_layers=2,  audio_heads=4,  audio_conv=64,  audio_layout='local', audio_checkpoint='', editor_blocks=3, disc_width=16, sync_width=16, sync_embed=128,  sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
  small = dict(audio_width=192, audio_layers=4,  audio_heads=4,  audio_conv=128, audio_layout='local', audio_checkpoint='', editor_blocks=4, disc_width=32, sync_width=32, sync_embed=256,  sync_size=48, vgg_width=32, vgg_stages=4, vgg_weights='random'),
  paper = dict(audio_width=768, audio_layers=12, audio_heads=12, audio_conv=512, audio_layout='base', audio_checkpoint='facebook/wav2vec2-base-960h', editor_blocks=8, disc_width=64, sync_width=64, sync_embed=1024, sync_size=96, vgg_width=64, vgg_stages=5, vgg_weights='imagenet'),
@@ -110,6 +112,7 @@ for name, row in dict(
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
  nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.5),
+ mini  = dict(batch_sync=16, batch_irfd=8,  batch_talker=8,  batch_singles=24, batch_labels=48, steps_sync=600,   steps_labels=600, steps_irfd=900,    steps_talker=1500,   clips=600,   lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7),
  tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=2000, steps_irfd=2300, steps_talker=6000,   clips=1200,  lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.23, gan_from=0.8),
  small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.1, gan_from=0.5),
  paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., eyes_weight=1., drive='same', generator_init='fresh'),
@@ -132,7 +135,7 @@ def _typed(name, value, kind):
         raise SpeakError(f"The setting '{name}' is {value!r}, a {type(value).__name__}; it must be a {kind.__name__}.")
     return value
 
-def configure(preset:str='tiny', # 'nano', 'tiny', 'small' or 'paper'
+def configure(preset:str='tiny', # 'nano', 'mini', 'tiny', 'small' or 'paper'
               **changes          # any field of `Config`; a dict changes only the entries that it names
              )->Config:
     "A preset's settings with the changes that a run wants."
