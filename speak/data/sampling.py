@@ -50,7 +50,7 @@ class Sources:
         self.kind = [(c.emotion, c.level) if drive == 'cross' else (i,) for i, c in enumerate(cache.clips)]
         self.buckets = {}
         for i, kind in enumerate(self.kind):
-            at = np.arange(cache.start[i], cache.start[i + 1])
+            at = cache.start[i] + np.arange(cache.length(i))
             for lid in range(len(LID_BINS) + 1): self.buckets.setdefault((*kind, lid), []).append(at[self.lid[at] == lid])
         self.buckets = {k: np.concatenate(v) for k, v in self.buckets.items()}
     def picture(self, clip:int, rng)->int:
@@ -58,7 +58,7 @@ class Sources:
         own = self.of_person[clip]
         others = [j for j in own if j != clip] if self.drive == 'cross' else own
         j = int(rng.choice(others or own))
-        return int(rng.integers(self.cache.start[j], self.cache.start[j + 1]))
+        return int(self.cache.start[j] + rng.integers(self.cache.length(j)))
     def pose(self, clip:int, frames:np.ndarray, rng)->np.ndarray:
         "Frames (indices into the cache) that show the pose of these frames of a clip."
         if self.drive != 'cross': return frames
@@ -75,16 +75,29 @@ class Sources:
 
 # %% ../../nbs/data/sampling.ipynb #9902425d
 class Batches(Dataset):
-    "Batch number k of a run is `self[k]`, whoever asks."
-    def __init__(self, cache:Cache, config:Config, process:int=0):
-        self.cache, self.config, self.process = cache, config, process
-        self.sources = Sources(cache, config.drive)
+    "Batch number k of a run is `self[k]`, whoever asks. What kinds of batches differ in is `draw`."
+    def __init__(self, cache, config:Config, process:int=0): # `cache`: a `Cache`, or a `streaming.Stream`
+        self.source, self.cache, self.config, self.process = cache, cache, config, process
+        if isinstance(cache, Cache): self.show(cache)
+    def show(self, cache):
+        "Draw from these clips from now on."
+        self.cache, self.sources, self.usable = cache, Sources(cache, self.config.drive), None
         self.emotion = np.array([EMOTIONS.index(c.emotion) if c.emotion else -1 for c in cache.clips])
+        self.everything = self.grouped(range(len(cache)))
+    def grouped(self, clips)->list:
+        "Clips by emotion, and by person within."
+        groups = {}
+        for c in clips: groups.setdefault(self.emotion[c], {}).setdefault(self.cache.clips[c].identity, []).append(int(c))
+        return [list(people.values()) for people in groups.values()]
+    def __getitem__(self, step:int)->dict:
+        cache = self.source.at(step, self.process)
+        if cache is not self.cache: self.show(cache)
+        return self.draw(step)
     def rng(self, step): return np.random.default_rng([self.config.seed, self.process, step, *map(ord, type(self).__name__)])
     def clips(self, rng, n, usable):
-        "Clips balanced over emotions: an emotion first, then one of its clips."
-        kinds = [usable[self.emotion[usable] == e] for e in np.unique(self.emotion[usable])]
-        return [int(rng.choice(kinds[rng.integers(len(kinds))])) for _ in range(n)]
+        "Clips balanced over emotions and people: an emotion first, then one of those who show it, then one of their clips that do. `usable`: from `grouped`."
+        def one(of): return of[rng.integers(len(of))]
+        return [one(one(one(usable))) for _ in range(n)]
     def images(self, at): return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.frames[at], -1, -3)))
     def points(self, at): # (...) -> (...,68,2) landmarks in [-1,1], NaN where unknown
         return torch.from_numpy(((self.cache.landmarks[np.asarray(at)] + 0.5)*2/self.cache.size - 1).astype(np.float32))
@@ -97,19 +110,18 @@ class Batches(Dataset):
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
     emotion codes are read from; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+K,) emotion or -1; `angles` (2B+K,6), see `face_angles`; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
-    def __getitem__(self, step:int)->dict:
+    def draw(self, step:int)->dict:
         rng, B = self.rng(step), self.config.batch_irfd
-        everything = np.arange(len(self.cache))
-        s = self.clips(rng, B, everything)
+        s = self.clips(rng, B, self.everything)
         # One pair in five shares its identity, as pairs matched at random within a corpus of few people do.
-        t = [int(rng.choice(self.sources.of_person[c])) if rng.random() < 0.2 else o for c, o in zip(s, self.clips(rng, B, everything))]
+        t = [int(rng.choice(self.sources.of_person[c])) if rng.random() < 0.2 else o for c, o in zip(s, self.clips(rng, B, self.everything))]
         clips = s + t
         at = [int(self.cache.start[c] + rng.integers(self.sources.shared_length(c))) for c in clips]
         if self.sources.drive == 'same': ref = at
         else: ref = [self.sources.picture(c, rng) for c in clips]
         pose = [self.sources.pose(c, np.array([f]), rng)[0] for c, f in zip(clips, at)]
         emotion = [self.sources.emotion(c, np.array([f]), rng)[0] for c, f in zip(clips, at)]
-        extra = [int(rng.integers(self.cache.start[c], self.cache.start[c + 1])) for c in self.clips(rng, self.config.batch_labels, everything)]
+        extra = [int(self.cache.start[c] + rng.integers(self.cache.length(c))) for c in self.clips(rng, self.config.batch_labels, self.everything)]
         owners = [*clips, *(np.searchsorted(self.cache.start, extra, 'right') - 1)]
         labels = dict(label=torch.from_numpy(self.emotion[owners]), angles=torch.from_numpy(face_angles(self.cache.landmarks[[*at, *extra]], self.cache.size)))
         extra_ref = [self.sources.picture(int(c), rng) for c in owners[len(at):]]
@@ -123,12 +135,12 @@ class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
     of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
     either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound."""
-    def __getitem__(self, step:int)->dict:
+    def draw(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
         if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
-        if not hasattr(self, 'long'): self.long = np.array([c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window])
-        if not len(self.long): raise SpeakError(f'No clip of the corpus is {self.config.window} frames long; a longer one is needed.')
-        clips = self.clips(rng, B, self.long)
+        if self.usable is None: self.usable = self.grouped(c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window)
+        if not self.usable: raise SpeakError(f'No clip of the corpus is {self.config.window} frames long; a longer one is needed.')
+        clips = self.clips(rng, B, self.usable)
         first = [int(rng.integers(self.sources.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
         picture = [self.sources.picture(c, rng) for c in clips]
@@ -143,11 +155,11 @@ class SyncWindows(Batches):
     """Moments for SyncNet: four of each of B clips, five frames and their sound. `frames` (4B,5,3,S,S) uint8, `boxes` (4B,5,4), `wave` (4B,N) the sound of the
     same five frames with four on either side, which all begin at the same time of their window."""
     moments, around = 4, 4
-    def __getitem__(self, step:int)->dict:
+    def draw(self, step:int)->dict:
         rng, T = self.rng(step), 5
-        known = lambda c: np.isfinite(self.cache.landmarks[self.cache.start[c]:self.cache.start[c + 1], 48:68]).all()
-        if not hasattr(self, 'usable'): self.usable = np.array([i for i, c in enumerate(self.cache.clips) if c.has_sound and self.cache.length(i) >= 8*T and known(i)])
-        if not len(self.usable): raise SpeakError('No clip of the corpus has sound, landmarks and 40 frames; SyncNet needs some.')
+        known = lambda c: np.isfinite(self.cache.landmarks[self.cache.start[c]:self.cache.start[c] + self.cache.length(c), 48:68]).all()
+        if self.usable is None: self.usable = self.grouped(i for i, c in enumerate(self.cache.clips) if c.has_sound and self.cache.length(i) >= 8*T and known(i))
+        if not self.usable: raise SpeakError('No clip of the corpus has sound, landmarks and 40 frames; SyncNet needs some.')
         clips = np.repeat(self.clips(rng, self.config.batch_sync, self.usable), self.moments)
         first = np.concatenate([rng.choice(self.cache.length(c) - T, self.moments, replace=False) for c in clips[::self.moments]])
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
@@ -156,8 +168,21 @@ class SyncWindows(Batches):
         return dict(frames=self.images(at), boxes=torch.from_numpy(boxes.astype(np.float32)), wave=torch.from_numpy(wave),
                     clip=torch.from_numpy(clips), first=torch.from_numpy(first))
 
-def loader(batches:Batches, first:int, last:int)->DataLoader: # batches first … last−1, in order
-    "Batches in order, made by `workers` processes beside the training."
+class _Sent(Dataset):
+    "What a worker sends: a batch and the clips that could not be read on the way, or the error that ends the run; raised in the worker it would be buried in a traceback's text."
+    def __init__(self, batches): self.batches = batches
+    def __getitem__(self, step):
+        try: batch = self.batches[step]
+        except SpeakError as e: batch = e
+        return batch, getattr(self.batches.cache, 'news', list)()
+
+def loader(batches:Batches, first:int, last:int): # yields batches first … last−1, in order
+    "Batches in order, made by `workers` processes beside the training. Clips that a worker could not read are told to the source of the frames, here, in the training's process."
     workers = batches.config.workers
-    return DataLoader(batches, batch_size=None, sampler=range(first, last), num_workers=workers, pin_memory=torch.cuda.is_available(), persistent_workers=False,
+    sent = DataLoader(_Sent(batches), batch_size=None, sampler=range(first, last), num_workers=workers, pin_memory=torch.cuda.is_available(), persistent_workers=False,
                       prefetch_factor=4 if workers else None, generator=torch.Generator()) # its own, or starting to load would move torch's random state
+    for batch, news in sent:
+        for clip, reason in news: batches.source.leave_out(clip, reason)
+        if isinstance(batch, SpeakError): raise batch
+        yield batch
+
