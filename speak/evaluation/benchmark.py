@@ -152,6 +152,7 @@ class Report:
     missing: list          # names of cases for which there was no video
     accuracy: dict         # of the judges, on true frames
     size: int
+    people: int            # among whom the identity was to be found
     list_of: str           # version and fingerprint of the list
     def means(self)->pd.DataFrame:
         "Mean, half-width of the 95 % interval over cases, and how many."
@@ -204,7 +205,7 @@ def score(made,            # folder of NAME.mp4, or a function of (case, size) t
     own = {i: [m[i] for c, m in pairs_true if c == i] for i in INPUTS}
     unit = {i: np.mean(v) for i, v in own.items()} if all(own.values()) else None
     clips = pd.DataFrame({n: r for n, r in rows.items() if not next(c for c in some if c.name == n).changed}).T
-    return Report(clips, *(control_matrix(p, unit) if unit else None for p in (pairs, pairs_true)), missing, dict(judges.accuracy), size, f'{VERSION} {fingerprint(some)}')
+    return Report(clips, *(control_matrix(p, unit) if unit else None for p in (pairs, pairs_true)), missing, dict(judges.accuracy), size, people, f'{VERSION} {fingerprint(some)}')
 
 # %% ../../nbs/evaluation/benchmark.ipynb #ee2eab02
 def table_metrics(report:Report)->dict: # {metric: dict(value, unit, direction, definition)}
@@ -218,5 +219,5 @@ def table_metrics(report:Report)->dict: # {metric: dict(value, unit, direction, 
         out[n] = dict(value=float(means[n]), unit=m.unit, direction=m.better, definition=f"{m.definition} {where}{judge(who) if who else ''}")
     share = lambda n, text, who: dict(value=float(means[n]), unit='%', direction='higher', definition=f"{text} {where}{judge(who)}")
     out['Emotion_accuracy'] = share('Emotion_accuracy', 'Share of clips whose emotion the judge names right.', 'emotion')
-    out['Identity_found'] = share('Identity_found', "Share of clips whose person's reference picture is the nearest of 100 people's by the judge's embedding.", 'identity')
+    out['Identity_found'] = share('Identity_found', f"Share of clips whose person's reference picture is the nearest of {report.people} people's by the judge's embedding.", 'identity')
     return out
