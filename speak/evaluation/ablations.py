@@ -19,7 +19,7 @@ from ..training.talker import TalkerStage, export
 # %% ../../nbs/evaluation/ablations.ipynb #5af8d357
 _drop = lambda which, name: {f'weights_{which}': {name: 0.}}
 ABLATIONS = {  # row -> (tables it stands in, settings)
-    'SPEAK':              ([1, 3, 4], {}),
+    'SPEAK':              ([3, 4], {}),
     # Table 3: terms of eq. 8
     'w/o L_identity':     ([3], _drop('irfd', 'identity')),
     'w/o L_cls':          ([3], _drop('irfd', 'cls')),

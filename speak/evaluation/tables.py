@@ -261,7 +261,7 @@ def table(number,                     # 1, 3, 4 or 'extra'
     directions = {m: DIRECTIONS[m] if m in DIRECTIONS else part[part.metric == m].direction.iloc[0] for m in metrics}
     columns = {}
     for m in metrics:
-        for d in printed.dataset.unique():
+        for d in printed[printed.metric == m].dataset.unique():                   # no column for what the paper did not measure
             v = printed[(printed.dataset == d) & (printed.metric == m)].set_index('method').value.reindex(rows)
             columns |= {(m, f'{d}, published', 'value'): v, (m, f'{d}, published', 'best'): _best(v, directions[m])}
         for c in corpora:

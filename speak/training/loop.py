@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from datetime import timedelta
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from tqdm.auto import tqdm
 from ..config import Config, SpeakError
 from .checkpoint import Average, load_tensors, save_tensors
@@ -20,6 +21,8 @@ from ..data.sampling import loader
 # %% ../../nbs/training/loop.ipynb #379c7a81
 def make_accelerator(c:Config)->Accelerator:
     "Device, precision and processes; `accelerate launch` decides how many."
+    known = AcceleratorState._shared_state.get('_mixed_precision')
+    if known not in (None, c.precision): AcceleratorState._reset_state()     # Accelerate fixes precision per process; a notebook's kernel outlives a preset
     return Accelerator(mixed_precision=c.precision, kwargs_handlers=[
         DistributedDataParallelKwargs(find_unused_parameters=True),          # a step may train a part only
         InitProcessGroupKwargs(timeout=timedelta(hours=24))])                # the others wait while one process fills the cache
