@@ -49,10 +49,14 @@ class Stage:
         late = max(0., (k/self.steps - 0.5)*2)
         return min(1., (k + 1)/50)*(0.55 + 0.45*math.cos(math.pi*late))
     def state(self, step, seconds)->dict:
-        return dict(step=step, seconds=seconds, corpus=self.batches.cache.folder.name, nets={n: self.bare(n).state_dict() for n in self.nets}, averages={n: a.state for n, a in self.averages.items()},
+        cache = self.batches.cache
+        return dict(step=step, seconds=seconds, corpus=cache.folder.name, reading=getattr(cache, 'reading', ''), nets={n: self.bare(n).state_dict() for n in self.nets}, averages={n: a.state for n, a in self.averages.items()},
                     optimizers={n: o.state_dict() for n, o in self.optimizers.items()}, rng=torch.get_rng_state())
     def load(self, state, file):
         if state['corpus'] != self.batches.cache.folder.name: raise SpeakError(f"{file} was trained on the frames of {state['corpus']}, this run has those of {self.batches.cache.folder.name}; take another run_dir.")
+        before, now = state.get('reading', ''), getattr(self.batches.cache, 'reading', '')
+        if before and before != now and state['step'] < self.steps and self.accelerator.is_main_process:
+            print(f"{self.name} goes on from step {state['step']} with other batches than if it had not been stopped: frames were read {before}, and now {now}.")
         for n in self.nets: self.bare(n).load_state_dict(state['nets'][n])
         for n, a in self.averages.items(): a.state = {k: v.to(self.accelerator.device) for k, v in state['averages'][n].items()}
         for n, o in self.optimizers.items():
