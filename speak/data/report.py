@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'CLIPPED', 'SILENCE_DB', 'POSE_BINS', 'MAX_SHIFT', 'CLEAR',
            'named', 'findings', 'durations', 'pick', 'sheet', 'jpeg']
 
 # %% ../../nbs/data/report.ipynb #989b02b4
-import io, json, os, tarfile, tempfile, zipfile
+import io, json, os, tarfile, tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -65,8 +65,10 @@ class FolderClips:
                 there = {p.name for p in (self.folder/kind).glob(f'*{ending}')} if (self.folder/kind).is_dir() else set()
                 self.table[f'has_{kind}'] = [f'{c}{ending}' in there for c in self.table['clip']]
         path = self.folder/'rejected.csv'   # None: the folder was not made by `prepare`
-        self.rejected = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig') if path.is_file() else None
+        self.rejected, self.gaps = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig') if path.is_file() else None, None
         if self.rejected is not None and not {'name', 'reason', 'detail'} <= set(self.rejected): raise SpeakError(f"{path} has not the columns name, reason and detail; it must be the one that the preparation wrote.")
+        if self.rejected is not None: # what was refused, and what was missing or odd when the corpus was read: a view, a number, a sound
+            gap = self.rejected.reason == 'missing'; self.gaps, self.rejected = self.rejected[gap], self.rejected[~gap]
         path = self.folder/'prepare.json'
         self.rules = json.loads(path.read_text(encoding='utf8')) if path.is_file() else {}
     def __len__(self): return len(self.table)
@@ -104,7 +106,7 @@ class FolderClips:
         if path is None: return None
         try:
             with np.load(path, allow_pickle=False) as file: points = file['landmarks'].astype(np.float32)
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as e: raise SpeakError(f"landmarks/{self.table['clip'][i]}.npz cannot be read ({e}); it must hold an array 'landmarks' of (frames, 68, 2) pixels.") from None
+        except Exception: raise SpeakError(f"landmarks/{self.table['clip'][i]}.npz cannot be read; it must be a NumPy archive with an array 'landmarks' of (frames, 68, 2) pixels.") from None   # a damaged one makes NumPy fail in any way
         if points.ndim != 3 or points.shape[1:] != (68, 2) or not len(points): raise SpeakError(f"landmarks/{self.table['clip'][i]}.npz holds landmarks of shape {points.shape}; it must be (frames, 68, 2).")
         return points
     def sound(self, i): # iterator of (n,) float32; None where there is no file
@@ -121,7 +123,7 @@ class FolderClips:
 
 class EmbeddedClips:
     "The embedded corpus, as many clips for training as asked for and a quarter as many for each other split."
-    name, rejected, rules, sharded, size = 'the embedded corpus', None, {}, False, 128
+    name, rejected, gaps, rules, sharded, size = 'the embedded corpus', None, None, {}, False, 128
     def __init__(self, clips:int, seed:int=0):
         parts = [SyntheticCorpus(n, split, seed) for split, n in zip(SPLITS, (clips, max(2, clips//4), max(2, clips//4)))]
         self.factors = [f for p in parts for f in p.factors]
@@ -347,7 +349,8 @@ def findings(clips, seen:Survey, limits:Limits=Limits())->list: # of sentences i
     tell('No sound', t['clip'][~t.has_audio])
     tell_rows('A sound that cannot be used', rows.sound_trouble != '', why=next((f'The first: {x}' for x in rows.sound_trouble if x), ''))
     tell('No file of landmarks', t['clip'][~t.has_landmarks])
-    tell_rows('No face in any frame\'s landmarks', rows.found == 0, why='Their head pose and lips teach nothing.')
+    boxes = t.detector.eq('skimage') if 'detector' in t else pd.Series(False, t.index)     # it finds faces, not their landmarks
+    tell_rows('No face in any frame\'s landmarks', rows.found == 0, why='Their head pose and lips teach nothing.' + (" The detector 'skimage' gives boxes alone; prepare with 'face-alignment' for landmarks." if boxes[rows.index][rows.found == 0].any() else ''))
     tell_rows(f'Landmarks in fewer than {limits.found:.0%} of the frames', (rows.found > 0) & (rows.found < limits.found), lambda r: f'{r.found:.0%}')
     # Lengths
     seconds, of_all = durations(clips, seen)
@@ -368,6 +371,7 @@ def findings(clips, seen:Survey, limits:Limits=Limits())->list: # of sentences i
     # What gave no clip
     if clips.rejected is not None and (n := len(clips.rejected)) > .2*(len(t) + n):
         why = clips.rejected.reason.value_counts(); said.append(f"Rejected: {n:,} pieces of recordings, beside {len(t):,} clips; most often {why.index[0]} ({why.iloc[0]:,}).")
+    if clips.gaps is not None and len(clips.gaps): said.append(f"When the corpus was read, things were missing or odd: {len(clips.gaps):,}, at {named(clips.gaps['name'].unique(), most=3)}; they are listed under *Rejected*.")
     return said
 
 def durations(clips, seen:Survey)->tuple: # seconds by the clip's number, whether of all clips
@@ -412,8 +416,9 @@ def sheet(clips,
         for j, picture in enumerate(shown): image.paste(Image.fromarray(picture), (x + text + j*(size + gap), y))
     return np.asarray(image)
 
-def _cut(line, font, width): # as much of a line as fits
-    while font.getlength(line) > width: line = line[:-2] + '…'
+def _cut(line, font, width): # as much of a line as fits; names differ at their end
+    whole, n = line, len(line)
+    while font.getlength(line) > width: n -= 1; line = whole[:n//3] + '…' + whole[n//3 - n:]
     return line
 
 def jpeg(image:np.ndarray, quality:int=80)->bytes:
