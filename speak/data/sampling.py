@@ -139,7 +139,7 @@ class TalkerWindows(Batches):
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
         if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
         if self.usable is None: self.usable = self.grouped(c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window)
-        if not self.usable: raise SpeakError(f'No clip of the corpus is {self.config.window} frames long; a longer one is needed.')
+        if not self.usable: raise SpeakError(f'None of the {len(self.cache)} clips at hand is {self.config.window} frames long; a longer one is needed.')
         clips = self.clips(rng, B, self.usable)
         first = [int(rng.integers(self.sources.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
@@ -159,7 +159,7 @@ class SyncWindows(Batches):
         rng, T = self.rng(step), 5
         known = lambda c: np.isfinite(self.cache.landmarks[self.cache.start[c]:self.cache.start[c] + self.cache.length(c), 48:68]).all()
         if self.usable is None: self.usable = self.grouped(i for i, c in enumerate(self.cache.clips) if c.has_sound and self.cache.length(i) >= 8*T and known(i))
-        if not self.usable: raise SpeakError('No clip of the corpus has sound, landmarks and 40 frames; SyncNet needs some.')
+        if not self.usable: raise SpeakError(f'None of the {len(self.cache)} clips at hand has sound, landmarks and 40 frames; SyncNet needs some.')
         clips = np.repeat(self.clips(rng, self.config.batch_sync, self.usable), self.moments)
         first = np.concatenate([rng.choice(self.cache.length(c) - T, self.moments, replace=False) for c in clips[::self.moments]])
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
