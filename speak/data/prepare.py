@@ -7,12 +7,13 @@ __all__ = ['ENLARGE_BY', 'HEAD', 'HEAD_MM', 'HEAD_CENTRE', 'FAN_BATCH', 'DETECTO
            'LOOK_EVERY', 'REACH', 'HELD_BYTES', 'REASONS', 'OVERHANG', 'SOUND_SLACK_S', 'SILENT', 'COLUMNS',
            'REFUSED_COLUMNS', 'PLACES', 'landmark_heads', 'FaceAlignment', 'choose_detector', 'Cuts', 'Track',
            'Refused', 'face_tracks', 'head_square', 'Rules', 'Prepared', 'clip_sound', 'clips_of', 'write_clip',
-           'prepare_source', 'map_all', 'Summary', 'prepare', 'shard_plan', 'write_shard', 'prepare_shard', 'bench']
+           'prepare_source', 'on_cluster', 'map_all', 'Summary', 'prepare', 'shard_plan', 'write_shard',
+           'prepare_shard', 'bench']
 
 # %% ../../nbs/data/prepare.ipynb #82f4d44f
-import csv, hashlib, importlib.util, io, json, os, platform, shutil, tarfile, time, warnings, zipfile
+import csv, hashlib, importlib.util, io, json, os, platform, shutil, sys, tarfile, time, warnings, zipfile
 from collections import Counter, deque
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, field
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -20,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
 from tqdm.auto import tqdm
@@ -487,6 +488,19 @@ def _map(function, tasks, jobs, unit, total, done):
     if pool: yield from tqdm(pool(delayed(function)(*t) for t in tasks), **bar)
     else: yield from Parallel(jobs)(delayed(function)(*t) for t in tqdm(tasks, **bar))
 
+def _ended(): # what is raised where the process of a task ended: loky's error, and dask's for a task that ended worker after worker
+    return (TerminatedWorkerError, *([sys.modules['distributed'].KilledWorker] if 'distributed' in sys.modules else []))
+
+@contextmanager
+def on_cluster(address:str): # of a dask scheduler, 'tcp://HOST:8786'; '': processes here
+    "What is mapped inside is worked on by the cluster's workers, which have to see the same folders. A worker that dies gives its tasks to others."
+    if not address: yield; return
+    try: from distributed import Client
+    except ImportError as e: raise SpeakError(f"dask is not installed ({e}), by which a cluster is reached: `pip install 'speak[cluster]'`, or leave the cluster out to work with processes here.") from None
+    try: client = Client(address, timeout=10)
+    except (OSError, ValueError) as e: raise SpeakError(f"No dask scheduler answers at {address} ({' '.join(str(e).split())[:120]}): give the address that `dask scheduler` printed, like tcp://HOST:8786.") from None
+    with client, parallel_config(backend='dask', wait_for_workers_timeout=60): yield
+
 def map_all(function, # (*task) -> anything; importable, and without effect where it was done before
             tasks:list,
             is_done,  # (task) -> bool
@@ -501,7 +515,7 @@ def map_all(function, # (*task) -> anything; importable, and without effect wher
             for _ in _map(function, here, 2 if alone else jobs, '' if alone else unit, total, total - len(left)): pass
             if not alone: return
             alone = False
-        except TerminatedWorkerError:
+        except _ended():
             if alone: give_up(here[0])
             # Where something was done before the end, go on: it may have been the memory of many at once. Else look at the first in line alone.
             alone = not alone and not any(is_done(t) for t in left)
