@@ -266,7 +266,7 @@ def prepare_corpus(args):
     "`speak prepare`: a corpus as downloaded becomes clips."
     from speak.data.prepare import on_cluster, prepare
     with on_cluster(args.cluster):
-        print(prepare(args.corpus, args.source, args.out, None if args.cluster else args.jobs, args.shard, size=args.size, detector=args.detector, device=args.device, need_sound=not args.allow_silent))
+        print(prepare(args.corpus, args.source, args.out, None if args.cluster else args.jobs, args.shard, size=args.size, detector=args.detector, device=args.device, shortest_s=args.shortest, upscale=args.upscale, need_sound=not args.allow_silent))
     print(f'next: papermill nbs/train.ipynb OUT.ipynb -p preset small -p data {args.out} -p run_dir runs/NAME')
 
 # %% ../nbs/cli.ipynb #457baa4e
@@ -297,6 +297,8 @@ def _parser():
     p.add_argument('--size', type=int, default=256, metavar='PIXELS', help='side of the pictures (default: 256)')
     p.add_argument('--detector', default='auto', metavar='NAME', help="skimage, face-alignment, or auto: the latter where it is installed (default: auto)")
     p.add_argument('--device', default='cpu', help='of face-alignment: cpu, cuda, ... (default: cpu)')
+    p.add_argument('--shortest', type=float, default=1., metavar='SECONDS', help='shorter clips are refused (default: 1)')
+    p.add_argument('--upscale', type=float, default=2., metavar='FACTOR', help='by which a face may be enlarged at most (default: 2)')
     p.add_argument('--allow-silent', action='store_true', help='keep clips without sound; they teach pose and emotion, not speech')
     p.add_argument('--shard', type=int, default=0, metavar='N', help='tar shards of N recordings instead of a plain folder of clips')
     p.add_argument('--jobs', type=int, default=-1, metavar='N', help='processes (default: one per core)')
