@@ -73,12 +73,15 @@ class Config:
     paint_from:float       # share of stage 2 after which frames are painted; until then only where things move is learned (loss 'flow'), which is several times cheaper
     gan_from:float         # share of stage 2 after which the discriminator joins
     # options where the paper is silent or contradicts itself; the printed form is always selectable
+    stem:str = 'resnet'        # encoders: 'resnet' (printed) or 'fine', without the first pooling
+    shown:str = 'pose'         # with maps, what of the identity picture tells the warp where it starts: 'pose', or 'face' for pose and expression
     join:str = 'concat'        # eq. 5: 'concat' or 'sum'
     identity_form:str = 'triplet' # eq. 1: 'triplet' or 'printed'
     sync_target:str = 'audio'  # eq. 12: 'audio' or 'reference'
     drive:str = 'auto'         # where a training frame's codes come from, see `data.sampling`: 'same' (printed), 'self', 'cross', or 'auto'
     generator_init:str = 'irfd'# stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
     eyes_weight:float = 2.     # how much more a pixel of the box around eyes and brows counts in 'rec'
+    clip_frames:int = 0        # frames of each of the embedded corpus's clips that are rendered, 0 for all: many people in few frames each teach more than few people in many
     window:int = 5             # frames per training window of stage 2; SyncNet sees 5
     context:int = 14           # frames of sound on either side of a window that the audio encoder hears
     margin:float = 0.2         # eq. 1's alpha
@@ -91,7 +94,7 @@ class Config:
 _W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., flow=0.) # the paper gives no weights; 'angles' and 'flow' are ours, see losses, "Beyond eq. 8"
 _W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
-_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3.)                          # small nets: see losses, "Beyond eq. 13"
+_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., ssim=0.)                          # small nets: see losses, "Beyond eq. 13"
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block             depths             width      code       norm            grid     channels of the generator                        latent      coarse      identity_path
@@ -113,13 +116,13 @@ for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
  nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.5),
  mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900,    clips=600,   lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=2000, steps_irfd=2300, steps_talker=6000,   clips=1200,  lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.23, gan_from=0.8),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=6000,  lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.1, gan_from=0.5),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=2000, steps_irfd=2300, steps_talker=6000,   clips=6000,  clip_frames=40, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.23, gan_from=0.8),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=10000, clip_frames=60, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.1, gan_from=0.5),
  paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., eyes_weight=1., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
+CHOICES = dict(stem=('resnet','fine'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 

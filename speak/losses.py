@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['distance', 'image_distance', 'identity_loss', 'classification_loss', 'pose_loss', 'emotion_loss', 'join_codes',
            'reconstruction_loss', 'self_loss', 'angle_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss',
-           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'flow_loss']
+           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'structural_loss', 'flow_loss']
 
 # %% ../nbs/losses.ipynb #2a2dad4b
 import torch, torch.nn.functional as F
@@ -146,6 +146,20 @@ def box_weight(boxes:Tensor,  # (B,4) left, top, right, bottom in pixels; NaN wh
     within = lambda a, b: (c > a[:, None]) & (c < b[:, None])              # comparisons with NaN are false: weight 1
     m = within(boxes[:, 1], boxes[:, 3])[:, :, None] & within(boxes[:, 0], boxes[:, 2])[:, None, :]
     return torch.where(m, inside, 1.)[:, None]
+
+# %% ../nbs/losses.ipynb #ssim0001
+def structural_loss(fake:Tensor, # (B,3,H,W) in [-1,1]
+                    real:Tensor, # (B,3,H,W)
+                    window:int=7 # side of the windows compared, pixels
+                   )->Tensor:    # (B,), 0 for equal pictures, at most 1 for unlike ones and 2 for contrary ones
+    "1 − SSIM with a uniform window and the population's covariance (not in the paper; `evaluation.metrics` has the one that tables report)."
+    c1, c2 = (.01*2)**2, (.03*2)**2                       # the data range is 2
+    mean = lambda x: F.avg_pool2d(x, window, 1)
+    a, b = mean(fake), mean(real)
+    va, vb, ab = mean(fake*fake) - a*a, mean(real*real) - b*b, mean(fake*real) - a*b
+    s = (2*a*b + c1)*(2*ab + c2)/((a*a + b*b + c1)*(va + vb + c2))
+    return 1 - s.flatten(1).mean(1)
+
 
 # %% ../nbs/losses.ipynb #97a09ab9
 def flow_loss(flow:Tensor,   # (B,2,h,w) where each place of the frame looks in the picture, x and y in [-1,1]

@@ -36,9 +36,10 @@ class SyntheticCorpus:
     "Clips of the embedded corpus; nothing is stored, `load` renders."
     def __init__(self, clips:int,     # how many
                  split:str='train',   # 'train', 'val', 'test' or 'judge'
-                 seed:int=0):         # another seed, other voices, poses and emotions
+                 seed:int=0,          # another seed, other voices, poses and emotions
+                 longest:int=0):      # frames of a clip that are rendered, 0 for all: many people in few frames teach more than few in many
         if split not in synthetic.IDENTITY_SPLITS: raise SpeakError(f"The embedded corpus has no split '{split}': {nearest(split, synthetic.IDENTITY_SPLITS)}")
-        self.split, self.seed, self.key = split, seed, f'synthetic-{split}-{clips}-{seed}'
+        self.split, self.seed, self.key = split, seed, f'synthetic-{split}-{clips}-{seed}' + (f'-{longest}' if longest else ''); self.longest = longest
         people, sentences = synthetic.IDENTITY_SPLITS[split], speech.SENTENCE_SPLITS[split]
         if clips > min(2*len(people), len(sentences)): raise SpeakError(f"The embedded corpus's split '{split}' has {min(2*len(people), len(sentences))} clips; {clips} were asked for.")
         kinds = [('neutral', 0)] + [(e, l) for e in EMOTIONS[1:] for l in (1, 2, 3)]
@@ -53,8 +54,9 @@ class SyntheticCorpus:
         self.clips = [ClipInfo(f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True) for i, f in enumerate(self.factors)]
     def load(self, i:int, size:int)->dict:
         "Frames (T,S,S,3) uint8, wave (N,) float32, landmarks (T,68,2), lids (T,) blink in [0,1]."
-        clip = synthetic.render(synthetic.truth(self.factors[i]), size)
-        return dict(frames=clip.frames, wave=clip.truth.wave, landmarks=clip.landmarks, lids=clip.truth.expression[:, -1])
+        truth = synthetic.truth(self.factors[i])                     # the sound stays whole: that after the last frame is context
+        clip = synthetic.render(truth, size, range(min(len(truth), self.longest or len(truth))))
+        return dict(frames=clip.frames, wave=clip.truth.wave, landmarks=clip.landmarks, lids=truth.expression[:len(clip.frames), -1])
 
 # %% ../../nbs/data/corpora.ipynb #0fe0be66
 def frame_shown(n:int, # frames of the file
@@ -269,9 +271,10 @@ def _load_one(corpus, i, size, part): # -> (frames, samples), or why the clip ca
 def open_corpus(data:str,           # 'synthetic' or a folder of clips
                 clips:int,          # of the embedded corpus; a folder, with shards or without, gives what it has
                 split:str='train',
-                seed:int=0):
+                seed:int=0,
+                longest:int=0):     # frames of a clip of the embedded corpus, 0 for all
     "The corpus that a run's setting `data` names."
-    if data == 'synthetic': return SyntheticCorpus(clips, split, seed)
+    if data == 'synthetic': return SyntheticCorpus(clips, split, seed, longest)
     return (ShardFolder if (Path(data)/'shards').is_dir() else ClipFolder)(data, split)
 
 def check_settings(cache, config):
@@ -283,7 +286,7 @@ def check_settings(cache, config):
     if not heard: lacks.append('sound')
     without = {'weights_irfd': [n for n in ('angles', 'flow') if not seen], 'weights_talker': [*(['flow'] if not seen else []), *(['sync'] if not (seen and heard) else [])]}
     for name, losses in without.items():
-        if wrong := [n for n in losses if getattr(config, name)[n]]: change[name] = '{' + ', '.join(f'{n}: 0' for n in wrong) + '}'
+        if wrong := [n for n in losses if getattr(config, name).get(n)]: change[name] = '{' + ', '.join(f'{n}: 0' for n in wrong) + '}'
     if not seen and config.paint_from: change['paint_from'] = 0
     if not seen and not felt and config.steps_labels: lacks.append('emotions'); change['steps_labels'] = 0
     if change: raise SpeakError(f"The clips of {cache.folder.name} have no {' and no '.join(lacks)}, which this run's settings ask for; prepare the clips with them, or add to the settings {{{', '.join(f'{n}: {v}' for n, v in change.items())}}}.")

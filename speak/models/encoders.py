@@ -21,12 +21,13 @@ class Encoder(nn.Module):
                  width:int,     # channels of the first stage, 64 in ResNet-50
                  code:int,      # size of the code D
                  norm:str='batch', # 'batch' or 'group'
-                 grid:int=1):   # cells per side that the last map is pooled to
+                 grid:int=1,    # cells per side that the last map is pooled to
+                 stem:str='resnet'): # 'resnet' (printed) or 'fine': without the first pooling, four times the places and the arithmetic
         super().__init__()
         self.block = dict(basic=BasicBlock, bottleneck=Bottleneck)[block]
         self.norm = dict(batch=nn.BatchNorm2d, group=group_norm)[norm]
         self.channels = width
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 7, 2, 3, bias=False), self.norm(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 7, 2, 3, bias=False), self.norm(width), nn.ReLU(), dict(resnet=nn.MaxPool2d(3, 2, 1), fine=nn.Identity())[stem])
         self.stages = nn.Sequential(*[self._stage(width*2**i, depth, 1 if i == 0 else 2) for i, depth in enumerate(depths)])
         self.pool = nn.AdaptiveAvgPool2d(grid)
         self.code = nn.Linear(self.channels*grid*grid, code)
@@ -42,6 +43,6 @@ class Encoder(nn.Module):
         return nn.Sequential(*blocks)
     def forward(self, frames:Tensor # (B,3,H,W), RGB in [-1,1]
                )->Tensor:           # (B,D)
-        x = self.stem(frames)       # (B,C,H/4,W/4)
+        x = self.stem(frames)       # (B,C,H/4,W/4), 'fine': twice the height and width, here and below
         x = self.stages(x)          # (B,8C·expansion,H/32,W/32)
         return self.code(self.pool(x).flatten(1))

@@ -14,7 +14,7 @@ from ..config import Config, config_from_json
 from .layers import mlp
 from .audio import AudioEncoder
 from .editor import Editor
-from .irfd import make_encoders, make_generator
+from .irfd import make_encoders, make_generator, shown_codes
 
 # %% ../../nbs/models/talker.ipynb #ad12db73
 class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talking-head'], license='apache-2.0'):
@@ -25,14 +25,14 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.config = c = config_from_json(json.dumps(config), 'config.json')
         self.encoders, self.generator = make_encoders(c), make_generator(c)
         self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
-        self.mlp = mlp((2 + self.generator.use_maps)*c.code, c.latent)            # eq. 9; with maps, also the pose that the picture shows
+        self.mlp = mlp((2 + self.generator.use_maps*dict(pose=1, face=2)[c.shown])*c.code, c.latent)   # eq. 9; with maps, also what the picture shows
         self.angles = nn.Linear(c.code, 6) if self.generator.use_maps else None   # reads a head's six numbers from a pose code, as in stage 1
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor # (B,3,S,S)
-                )->dict:              # 'code' (B,D); with maps also 'shown' (B,D) and the maps
-        "What is kept of an identity picture; needed once. With maps that is also the pose code of the picture: the warp has to know where it starts."
+                )->dict:              # 'code' (B,D); with maps also 'shown' and the maps
+        "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
         kept = {'code': self.encoders['identity'](picture)}
-        return {**kept, 'shown': self.encoders['pose'](picture), **self.generator.identity_maps(picture)} if self.generator.use_maps else kept
+        return {**kept, 'shown': shown_codes(self.encoders, picture, self.config.shown), **self.generator.identity_maps(picture)} if self.generator.use_maps else kept
     def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
         "f_P."
         return self.encoders['pose'](frames)
@@ -54,7 +54,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         heads = None
         if self.angles is not None:
             codes.append(every.pop('shown'))
-            heads = torch.stack([self.angles(p), self.angles(codes[1])], 1)                     # (BT,2,6)
+            heads = torch.stack([self.angles(p), self.angles(codes[1][:, :p.shape[1]])], 1)                     # (BT,2,6)
         facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
         F = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)              # (BT,L)
         if not paint: return self.generator.head_flow(F, facial, heads)
@@ -73,7 +73,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         codes = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
         if not paint:
-            who = {'code': self.encoders['identity'](picture), 'shown': self.encoders['pose'](picture)}
+            who = {'code': self.encoders['identity'](picture), 'shown': shown_codes(self.encoders, picture, self.config.shown)}
             return None, self.generate(who, audio, *codes, paint=False)
         frames, flow = self.generate(self.identity(picture), audio, *codes, parts=True)
         return frames.flatten(0, 1), flow

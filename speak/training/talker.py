@@ -10,7 +10,7 @@ import os, shutil
 from pathlib import Path
 import numpy as np, torch
 from ..config import Config, SpeakError
-from ..losses import adversarial_loss, discriminator_loss, box_weight, flow_loss, pixel_loss, sync_distance, sync_loss, total_loss
+from ..losses import adversarial_loss, discriminator_loss, box_weight, flow_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
 from ..models.irfd import IRFD, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
@@ -46,10 +46,10 @@ def export(stage:'TalkerStage', folder)->Path:
 
 def facial_mlp(first:IRFD, c:Config)->dict:
     "Weights for the talker's mlp(f_I, f_P) from stage 1's mlp of all codes: the columns of those that both read, so that the warp that G_d learned goes on."
-    state, D = {k: v.clone() for k, v in first.mlp.state_dict().items()}, c.code
+    state, D, shown = {k: v.clone() for k, v in first.mlp.state_dict().items()}, c.code, dict(pose=1, face=2)[c.shown]*c.code
     first_code, pose = (0, 2*D) if c.join == 'concat' else (0, 0)                 # where identity and pose enter
-    columns = [(first_code, first_code + D), *([(len(state['0.weight'][0]) - D, len(state['0.weight'][0]))] if first.generator.use_maps else []), (pose, pose + D)]
-    state['0.weight'] = torch.cat([state['0.weight'][:, a:b] for a, b in columns], 1)  # identity, pose of the picture (with maps), pose: the talker's order
+    columns = [(first_code, first_code + D), *([(len(state['0.weight'][0]) - shown, len(state['0.weight'][0]))] if first.generator.use_maps else []), (pose, pose + D)]
+    state['0.weight'] = torch.cat([state['0.weight'][:, a:b] for a, b in columns], 1)  # identity, what the picture shows (with maps), pose: the talker's order
     return state
 
 class TalkerStage(Stage):
@@ -78,7 +78,7 @@ class TalkerStage(Stage):
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: torch.zeros(()) for n in ('rec', 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {n: torch.zeros(()) for n in ('rec', 'ssim', 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
@@ -118,7 +118,7 @@ class TalkerStage(Stage):
         self.latest.update({n: v.mean().detach() for n, v in losses.items()})
         return dict(self.latest)
     def painted(self, fake, real, b)->dict: # (BT,3,S,S) each
-        "What is asked of painted frames alone: `rec`, `vgg`, and of windows of five and more `sync`."
+        "What is asked of painted frames alone: `rec`, `ssim`, `vgg`, and of windows of five and more `sync`."
         c, (B, T) = self.config, b['frames'].shape[:2]
         inside = torch.where(b['sound'], c.mouth_weight, 0.)             # without its sound a mouth cannot be known
         boxes = b['boxes'].flatten(0, 1)
@@ -126,6 +126,7 @@ class TalkerStage(Stage):
         eyes = (b['points'].flatten(0, 1)[:, [*range(17, 27), *range(36, 48)]] + 1)*c.size/2   # brows and lids; NaN where unknown weighs nothing more
         weight = weight*box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
         losses = dict(rec=pixel_loss(fake, real, weight))
+        if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real)
         if self.vgg is not None:
             with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
         if self.sync is not None and T >= 5:
