@@ -40,6 +40,11 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'identity by code alone': (['extra'], dict(identity_path='code', paint_from=0.)),
     'w/o angles and flow in stage 1': (['extra'], dict(weights_irfd=dict(angles=0., flow=0.))),
     'w/o rec':            (['extra'], _drop('talker', 'rec')),
+    # the newer recipe, one part at a time: `mini` is without, `tiny` has them all
+    'encoders keep their first resolution': (['extra'], dict(stem='fine')),
+    'warp knows the expression shown':      (['extra'], dict(shown='face')),
+    'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
+    'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
 
 _STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'lr_encoders', 'margin')

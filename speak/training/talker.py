@@ -6,11 +6,12 @@
 __all__ = ['averaged_weights', 'starting_weights', 'export', 'facial_mlp', 'TalkerStage']
 
 # %% ../../nbs/training/talker.ipynb #b4134f5d
-import os, shutil
+import copy, os, shutil
 from pathlib import Path
 import numpy as np, torch
+from torch.nn.functional import normalize
 from ..config import Config, SpeakError
-from ..losses import adversarial_loss, discriminator_loss, box_weight, flow_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
+from ..losses import adversarial_loss, discriminator_loss, box_weight, distance, flow_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
 from ..models.irfd import IRFD, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
@@ -78,9 +79,10 @@ class TalkerStage(Stage):
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: torch.zeros(()) for n in ('rec', 'ssim', 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
+        self.reads = copy.deepcopy(talker.encoders['emotion']).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
         self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
         self.sync = None
         if w['sync'] > 0:
@@ -118,7 +120,7 @@ class TalkerStage(Stage):
         self.latest.update({n: v.mean().detach() for n, v in losses.items()})
         return dict(self.latest)
     def painted(self, fake, real, b)->dict: # (BT,3,S,S) each
-        "What is asked of painted frames alone: `rec`, `ssim`, `vgg`, and of windows of five and more `sync`."
+        "What is asked of painted frames alone: `rec`, `ssim`, `emotion`, `vgg`, and of windows of five and more `sync`."
         c, (B, T) = self.config, b['frames'].shape[:2]
         inside = torch.where(b['sound'], c.mouth_weight, 0.)             # without its sound a mouth cannot be known
         boxes = b['boxes'].flatten(0, 1)
@@ -127,6 +129,9 @@ class TalkerStage(Stage):
         weight = weight*box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
         losses = dict(rec=pixel_loss(fake, real, weight))
         if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real)
+        if self.reads is not None:                                       # eq. 4's question, put to the talker: stage 1's encoder, frozen, must see the expression of the true frame
+            with self.accelerator.autocast(): codes = self.reads(torch.cat([fake, real]))
+            losses['emotion'] = distance(*normalize(codes.float(), dim=1).chunk(2))
         if self.vgg is not None:
             with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
         if self.sync is not None and T >= 5:
