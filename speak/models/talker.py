@@ -14,7 +14,7 @@ from ..config import Config, config_from_json
 from .layers import mlp
 from .audio import AudioEncoder
 from .editor import Editor
-from .irfd import make_encoders, make_generator, shown_codes
+from .irfd import SHOWN, make_encoders, make_generator, shown_codes
 
 # %% ../../nbs/models/talker.ipynb #ad12db73
 class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talking-head'], license='apache-2.0'):
@@ -25,7 +25,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.config = c = config_from_json(json.dumps(config), 'config.json')
         self.encoders, self.generator = make_encoders(c), make_generator(c)
         self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
-        self.mlp = mlp((2 + self.generator.use_maps*dict(pose=1, face=2)[c.shown])*c.code, c.latent)   # eq. 9; with maps, also what the picture shows
+        self.mlp = mlp((2 + self.generator.use_maps*len(SHOWN[c.shown]))*c.code, c.latent)   # eq. 9; with maps, also what the picture shows
         self.angles = nn.Linear(c.code, 6) if self.generator.use_maps else None   # reads a head's six numbers from a pose code, as in stage 1
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor # (B,3,S,S)

@@ -12,7 +12,7 @@ import numpy as np, torch
 from torch.nn.functional import normalize
 from ..config import Config, SpeakError
 from ..losses import adversarial_loss, discriminator_loss, box_weight, distance, flow_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
-from ..models.irfd import IRFD, to_model, to_images
+from ..models.irfd import IRFD, SHOWN, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
 from ..models.perceptual import Perceptual
@@ -47,7 +47,7 @@ def export(stage:'TalkerStage', folder)->Path:
 
 def facial_mlp(first:IRFD, c:Config)->dict:
     "Weights for the talker's mlp(f_I, f_P) from stage 1's mlp of all codes: the columns of those that both read, so that the warp that G_d learned goes on."
-    state, D, shown = {k: v.clone() for k, v in first.mlp.state_dict().items()}, c.code, dict(pose=1, face=2)[c.shown]*c.code
+    state, D, shown = {k: v.clone() for k, v in first.mlp.state_dict().items()}, c.code, len(SHOWN[c.shown])*c.code
     first_code, pose = (0, 2*D) if c.join == 'concat' else (0, 0)                 # where identity and pose enter
     columns = [(first_code, first_code + D), *([(len(state['0.weight'][0]) - shown, len(state['0.weight'][0]))] if first.generator.use_maps else []), (pose, pose + D)]
     state['0.weight'] = torch.cat([state['0.weight'][:, a:b] for a, b in columns], 1)  # identity, what the picture shows (with maps), pose: the talker's order
