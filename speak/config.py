@@ -56,7 +56,7 @@ class Config:
     batch_irfd:int         # pairs
     batch_talker:int       # windows
     batch_singles:int      # single frames: three steps of four in stage 2 draw so many instead of windows; 0 draws windows only
-    batch_labels:int       # frames a step of stage 1 of which only 'cls', 'angles' and the coarse 'flow' are learned: encoders cost little, painting much
+    batch_labels:int       # frames a step of stage 1 of which only labels and the coarse 'flow' are learned: encoders cost little, painting much
     steps_sync:int
     steps_labels:int       # the first so many of steps_irfd train the encoders by labels alone, so that the generator starts with codes that mean something
     steps_irfd:int
@@ -74,6 +74,9 @@ class Config:
     gan_from:float         # share of stage 2 after which the discriminator joins
     # options where the paper is silent or contradicts itself; the printed form is always selectable
     stem:str = 'resnet'        # encoders: 'resnet' (printed) or 'fine', without the first pooling
+    labels:str = 'landmarks'   # what heads are like: 'landmarks' (fitted) or 'known', exact where the corpus knows, which also knows action units and articulators
+    stills:int = 0             # people of the embedded corpus of whom `data.corpora.SyntheticStills` are rendered, for the labels of stage 1
+    places:str = 'none'        # with maps, whether painting is told where on the face each place of the frame lies: 'face' or 'none'
     shown:str = 'pose'         # with maps, what of the identity picture tells the warp where it starts: 'pose', or 'face' for pose and expression
     join:str = 'concat'        # eq. 5: 'concat' or 'sum'
     identity_form:str = 'triplet' # eq. 1: 'triplet' or 'printed'
@@ -91,19 +94,20 @@ class Config:
     def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
 
 # %% ../nbs/config.ipynb #7f337167
-_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., flow=0.) # the paper gives no weights; 'angles' and 'flow' are ours, see losses, "Beyond eq. 8"
-_W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
+_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., actions=0., mouth=0., flow=0.) # the paper gives no weights; 'angles' and 'flow' are ours, see losses, "Beyond eq. 8"
+_W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., actions=0., mouth=0., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
-_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., ssim=0., emotion=0.)   # small nets: see losses, "Beyond eq. 13"
-_W2t = {**_W2s, 'ssim': 1., 'emotion': .3}                                # the newer recipe; `mini` keeps the one that its committed tables were made with
+_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., ssim=0., emotion=0., angles=0., actions=0., articulation=0.)   # small nets: see losses, "Beyond eq. 13"
+_W1t = {**_W1s, 'angles': 2., 'actions': 3., 'mouth': 1.}                 # the newer recipe: what the corpus knows exactly is learned by labels
+_W2t = {**_W2s, 'sync': .5, 'ssim': 1., 'emotion': .3, 'angles': 1., 'actions': 2., 'articulation': 1.}                                # the newer recipe; `mini` keeps the one that its committed tables were made with
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
- #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      shown          identity_path
- 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   shown='face',  identity_path='maps'),
- 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   shown='pose',  identity_path='maps'),
- 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(128,128,64,48,32),            latent=128,  coarse=16,  shown='face',  identity_path='maps'),
- 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,32),       latent=256,  coarse=16,  shown='face',  identity_path='maps'),
- 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  shown='pose',  identity_path='code'),
+ #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      shown          labels              places          identity_path
+ 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   shown='face',  labels='known',     places='face',  identity_path='maps'),
+ 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   shown='pose',  labels='landmarks', places='none',  identity_path='maps'),
+ 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(128,128,64,48,32),            latent=128,  coarse=16,  shown='face',  labels='known',     places='face',  identity_path='maps'),
+ 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,32),       latent=256,  coarse=16,  shown='face',  labels='known',     places='face',  identity_path='maps'),
+ 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  shown='pose',  labels='landmarks', places='none',  identity_path='code'),
 }
 for name, row in dict(
  #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
@@ -115,15 +119,15 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     clip_frames=0,  lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2t, mouth_weight=4., paint_from=0.3, gan_from=0.5),
- mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900,    clips=600,   clip_frames=0,  lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=2500, steps_irfd=2700, steps_talker=5000,   clips=6000,  clip_frames=40, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2t, mouth_weight=4., paint_from=0.27, gan_from=0.8),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=10000, clip_frames=60, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1s, weights_talker=_W2t, mouth_weight=4., paint_from=0.1, gan_from=0.5),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, clip_frames=0,  lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., eyes_weight=1., drive='same', generator_init='fresh'),
+ nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     clip_frames=0,  stills=4,      lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1t, weights_talker=_W2t, mouth_weight=4., paint_from=0.3, gan_from=0.5),
+ mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900,    clips=600,   clip_frames=0,  stills=0,      lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=3600, steps_irfd=3700, steps_talker=4100,   clips=6000,  clip_frames=40, stills=6000,  lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1t, weights_talker=_W2t, mouth_weight=4., paint_from=0.29, gan_from=0.8),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=10000, clip_frames=60, stills=10000, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1t, weights_talker=_W2t, mouth_weight=4., paint_from=0.1, gan_from=0.5),
+ paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, clip_frames=0,  stills=0,      lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., eyes_weight=1., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(stem=('resnet','fine'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
+CHOICES = dict(stem=('resnet','fine'), labels=('landmarks','known'), places=('none','face'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['distance', 'image_distance', 'identity_loss', 'classification_loss', 'pose_loss', 'emotion_loss', 'join_codes',
-           'reconstruction_loss', 'self_loss', 'angle_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss',
+           'reconstruction_loss', 'self_loss', 'label_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss',
            'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'structural_loss', 'flow_loss']
 
 # %% ../nbs/losses.ipynb #2a2dad4b
@@ -84,10 +84,10 @@ def self_loss(fake_s:Tensor, fake_t:Tensor, s:Tensor, t:Tensor)->Tensor: # (B,3,
     return reconstruction_loss(fake_s, s) + reconstruction_loss(fake_t, t)
 
 # %% ../nbs/losses.ipynb #b954a670
-def angle_loss(guess:Tensor, # (B,6) yaw, pitch, roll, centre x, centre y, size, each scaled to about [-1,1]
-               true:Tensor   # (B,6); NaN where there are no landmarks
+def label_loss(guess:Tensor, # (B,K) what is read from codes
+               true:Tensor   # (B,K); NaN where nobody knows
               )->Tensor:     # (B,)
-    "Mean absolute difference; frames without landmarks count nothing (not in the paper)."
+    "Mean absolute difference of head numbers, action units or articulators; frames of which they are not known count nothing (not in the paper)."
     known = true.isfinite().all(1)
     return torch.where(known, (guess - true.nan_to_num(0.)).abs().mean(1), 0.)
 
@@ -150,6 +150,7 @@ def box_weight(boxes:Tensor,  # (B,4) left, top, right, bottom in pixels; NaN wh
 # %% ../nbs/losses.ipynb #ssim0001
 def structural_loss(fake:Tensor, # (B,3,H,W) in [-1,1]
                     real:Tensor, # (B,3,H,W)
+                    weight:Tensor|None=None, # (B,1,H,W) how much a window around this pixel counts
                     window:int=7 # side of the windows compared, pixels
                    )->Tensor:    # (B,), 0 for equal pictures, at most 1 for unlike ones and 2 for contrary ones
     "1 − SSIM with a uniform window and the population's covariance (not in the paper; `evaluation.metrics` has the one that tables report)."
@@ -158,7 +159,9 @@ def structural_loss(fake:Tensor, # (B,3,H,W) in [-1,1]
     a, b = mean(fake), mean(real)
     va, vb, ab = mean(fake*fake) - a*a, mean(real*real) - b*b, mean(fake*real) - a*b
     s = (2*a*b + c1)*(2*ab + c2)/((a*a + b*b + c1)*(va + vb + c2))
-    return 1 - s.flatten(1).mean(1)
+    if weight is None: return 1 - s.flatten(1).mean(1)
+    w = weight[..., window//2:-(window//2), window//2:-(window//2)].expand_as(s)          # windows that lie within the frame
+    return 1 - (s*w).flatten(1).sum(1)/w.flatten(1).sum(1)
 
 
 # %% ../nbs/losses.ipynb #97a09ab9

@@ -8,7 +8,7 @@ __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS'
            'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face',
            'find_face', 'Square', 'crop_square', 'already_cropped', 'apply_crop', 'union_box', 'video_crop',
            'interocular', 'mouth_opening', 'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_fit',
-           'head_pose', 'landmarks_with_face_alignment']
+           'head_numbers', 'head_pose', 'landmarks_with_face_alignment']
 
 # %% ../../nbs/data/faces.ipynb #cc9f290a
 import warnings
@@ -377,6 +377,14 @@ def head_fit(
         R, s = U@Vt, S.sum(-1)/np.trace(shape)
     angles[ok], scale[ok], eyes[ok] = rotation_angles(R), s, mid - s[:,None]*(R[:,:2]@MID)
     return angles, scale, eyes
+
+def head_numbers(
+    angles, # (T,3) degrees
+    eyes,   # (T,2) place of the middle of the eyes in fractions of the frame
+    scale,  # (T,) frames per decimetre of the head
+)->np.ndarray: # float32 (T,6)
+    "Yaw/45°, pitch/25°, roll/20°; the middle of the eyes (x, y), 2 to half a frame; twice the logarithm of half-frames per decimetre: what a pose code should hold, each about [-1,1]."
+    return np.concatenate([np.divide(angles, ANGLE_UNITS), (np.multiply(eyes, 2) - 1)*2, 2*np.log(2*np.asarray(scale))[:, None]], 1).astype(np.float32)
 
 def head_pose(
     landmarks,      # (T,68,2) pixels

@@ -7,11 +7,12 @@ __all__ = ['LID_BINS', 'MOUTH_SCALE', 'AUGMENT', 'face_angles', 'jitter', 'Sourc
            'SyncWindows', 'loader']
 
 # %% ../../nbs/data/sampling.ipynb #8ef8148c
+import dataclasses
 import numpy as np, torch
 from torch.utils.data import Dataset, DataLoader
 from ..config import Config, EMOTIONS, SpeakError
-from .corpora import Cache
-from .faces import ANGLE_UNITS, head_fit, mouth_box
+from .corpora import Cache, KNOWN
+from .faces import head_fit, head_numbers, mouth_box
 
 # %% ../../nbs/data/sampling.ipynb #702424ec
 LID_BINS = (0.25, 0.6)   # closure of the lids: open, half, closed
@@ -21,9 +22,9 @@ AUGMENT = 0.25           # strength of the colour jitter of pose and emotion sou
 def face_angles(landmarks:np.ndarray, # (N,68,2) pixels
                 size:int              # height and width of the frame
                )->np.ndarray:         # (N,6) float32
-    "Yaw/45°, pitch/25°, roll/20°; the middle of the eyes (x, y), 2 to half a frame; twice the logarithm of half-frames per decimetre: what a pose code should hold, each about [-1,1]."
+    "`data.faces.head_numbers` of heads that are fitted to landmarks."
     angles, scale, eyes = head_fit(landmarks)
-    return np.concatenate([angles/ANGLE_UNITS, ((eyes + 0.5)*2/size - 1)*2, 2*np.log(scale*200/size)[:, None]], 1).astype(np.float32)
+    return head_numbers(angles, (eyes + 0.5)/size, scale*100/size)
 
 def jitter(frames:np.ndarray,  # (...,S,S,3) uint8
            rng, strength:float=AUGMENT)->np.ndarray:
@@ -101,6 +102,16 @@ class Batches(Dataset):
     def images(self, at): return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.frames[at], -1, -3)))
     def points(self, at): # (...) -> (...,68,2) landmarks in [-1,1], NaN where unknown
         return torch.from_numpy(((self.cache.landmarks[np.asarray(at)] + 0.5)*2/self.cache.size - 1).astype(np.float32))
+    def known(self, what, at)->torch.Tensor: # (...) -> (...,K), NaN where the corpus does not know or `labels` are to be from landmarks
+        "Columns of `data.corpora.KNOWN` for these frames."
+        at = np.asarray(at)
+        if self.cache.known is not None and self.config.labels == 'known': return torch.from_numpy(np.ascontiguousarray(self.cache.known[at][..., KNOWN[what]]))
+        return torch.full((*at.shape, KNOWN[what].stop - KNOWN[what].start), torch.nan)
+    def heads(self, at)->torch.Tensor: # (...) -> (...,6)
+        "Six numbers of a head for each of these frames, `data.faces.head_numbers`: exact where known, else fitted to landmarks."
+        known = self.known('heads', at)
+        if known.isfinite().all(): return known
+        return torch.from_numpy(face_angles(self.cache.landmarks[np.asarray(at).ravel()], self.cache.size)).reshape(known.shape)
     def jittered(self, at, rng):
         at = np.asarray(at); order, back = np.unique(at, return_inverse=True)   # a memory map is read in order, once a frame
         frames = self.cache.frames[order][back.reshape(at.shape)]
@@ -109,7 +120,19 @@ class Batches(Dataset):
 
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
-    emotion codes are read from; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+K,) emotion or -1; `angles` (2B+K,6), see `face_angles`; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
+    emotion codes are read from; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+2K,) emotion or -1, `angles` (2B+2K,6), see `heads`, and `actions` (2B+2K,18), see `known`, of the frames, of those labelled and of their pictures, `mouth` (K,8) the articulators of the last; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
+    def __init__(self, cache, config:Config, process:int=0,
+                 stills=None): # cache of `SyntheticStills` that labelled frames are drawn from; None: from the clips
+        self.stills = IrfdPairs(stills, dataclasses.replace(config, drive='self')) if stills is not None else None
+        super().__init__(cache, config, process)
+    def labelled(self, rng, K:int)->dict:
+        "K frames, a picture of each one's person, and their labels: those of the frames first, then those of the pictures."
+        at = [int(self.cache.start[c] + rng.integers(self.cache.length(c))) for c in self.clips(rng, K, self.everything)]
+        owner = lambda frames: np.searchsorted(self.cache.start, frames, 'right') - 1
+        ref = [self.sources.picture(int(c), rng) for c in owner(at)]
+        both = [*at, *ref]; felt = self.known('emotion', both)[:, 0]
+        return dict(labelled=self.jittered(at, rng), labelled_ref=self.images(ref), label=torch.where(felt.isfinite(), felt.nan_to_num(0.).long(), torch.from_numpy(self.emotion[owner(both)])),
+                    angles=self.heads(both), actions=self.known('actions', both), mouth=self.known('articulation', np.array(ref)), points=self.points(at), ref_points=self.points(ref))
     def draw(self, step:int)->dict:
         rng, B = self.rng(step), self.config.batch_irfd
         s = self.clips(rng, B, self.everything)
@@ -121,12 +144,10 @@ class IrfdPairs(Batches):
         else: ref = [self.sources.picture(c, rng) for c in clips]
         pose = [self.sources.pose(c, np.array([f]), rng)[0] for c, f in zip(clips, at)]
         emotion = [self.sources.emotion(c, np.array([f]), rng)[0] for c, f in zip(clips, at)]
-        extra = [int(self.cache.start[c] + rng.integers(self.cache.length(c))) for c in self.clips(rng, self.config.batch_labels, self.everything)]
-        owners = [*clips, *(np.searchsorted(self.cache.start, extra, 'right') - 1)]
-        labels = dict(label=torch.from_numpy(self.emotion[owners]), angles=torch.from_numpy(face_angles(self.cache.landmarks[[*at, *extra]], self.cache.size)))
-        extra_ref = [self.sources.picture(int(c), rng) for c in owners[len(at):]]
-        if extra: labels.update(labelled=self.jittered(extra, rng), labelled_ref=self.images(extra_ref))
-        labels.update(points=self.points([*at, *extra]), ref_points=self.points([*ref, *extra_ref]))
+        labels = dict(label=torch.from_numpy(self.emotion[clips]), angles=self.heads(at), actions=self.known('actions', at), points=self.points(at), ref_points=self.points(ref))
+        if self.config.batch_labels:
+            extra = (self.stills or self).labelled(rng, self.config.batch_labels)
+            labels.update({n: torch.cat([labels[n], extra.pop(n)]) for n in list(labels)}); labels.update(extra)
         same = torch.tensor([self.cache.clips[a].identity == self.cache.clips[b].identity for a, b in zip(s, t)])
         return dict(frame=self.images(at), ref=self.images(ref), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
                     same_identity=same, swap=torch.from_numpy(rng.permutation((np.arange(B) + step) % 3)), **labels)
@@ -134,7 +155,7 @@ class IrfdPairs(Batches):
 class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
     of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
-    either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound."""
+    either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say, NaN where nobody knows: `angles` (B,T,6), `picture_angles` (B,6), `actions` (B,T,18), `picture_actions` (B,18), `articulation` (B,T,8)."""
     def draw(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
         if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
@@ -146,10 +167,11 @@ class TalkerWindows(Batches):
         picture = [self.sources.picture(c, rng) for c in clips]
         pose = np.array([self.sources.pose(c, f, rng) for c, f in zip(clips, at)])
         emotion = np.array([self.sources.emotion(c, f, rng) for c, f in zip(clips, at)])
+        labels = dict(angles=self.heads(pose), picture_angles=self.heads(picture), actions=self.known('actions', emotion), picture_actions=self.known('actions', picture), articulation=self.known('articulation', at))
         wave = np.stack([self.cache.sound(c, f - extra, T + 2*extra) for c, f in zip(clips, first)])
         boxes = np.stack([mouth_box(self.cache.landmarks[f], MOUTH_SCALE) for f in at])
         return dict(picture=self.images(picture), frames=self.images(at), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
-                    wave=torch.from_numpy(wave), boxes=torch.from_numpy(boxes.astype(np.float32)), points=self.points(at), picture_points=self.points(picture), sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]))
+                    wave=torch.from_numpy(wave), boxes=torch.from_numpy(boxes.astype(np.float32)), points=self.points(at), picture_points=self.points(picture), sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]), **labels)
 
 class SyncWindows(Batches):
     """Moments for SyncNet: four of each of B clips, five frames and their sound. `frames` (4B,5,3,S,S) uint8, `boxes` (4B,5,4), `wave` (4B,N) the sound of the

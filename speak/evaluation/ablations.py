@@ -9,7 +9,7 @@ __all__ = ['ABLATIONS', 'stage_folders', 'steps_of', 'train_row']
 import dataclasses, hashlib, json
 from pathlib import Path
 from ..config import Config, SpeakError, configure, nearest
-from ..data.corpora import Cache
+from ..data.corpora import Cache, open_stills
 from ..training.checkpoint import load_tensors
 from ..training.irfd import IrfdStage
 from ..training.loop import make_accelerator, run_stage
@@ -43,11 +43,14 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     # the newer recipe, one part at a time: `mini` is without, `tiny` has them all
     'encoders keep their first resolution': (['extra'], dict(stem='fine')),
     'warp knows the expression shown':      (['extra'], dict(shown='face')),
+    'painting knows the place on the face': (['extra'], dict(places='face')),
+    'labels as drawn':                      (['extra'], dict(labels='known', weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
+    'labels as drawn, on stills':           (['extra'], dict(labels='known', stills=1000, weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
 
-_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'lr_encoders', 'margin')
+_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'lr_encoders', 'margin', 'labels', 'stills')
 _STAGE2 = ('weights_talker', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'window')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
@@ -78,7 +81,7 @@ def train_row(row:str,       # of `ABLATIONS`
     def run(stage, folder):
         made = run_stage(stage(), folder, progress); (folder/'done').touch(); return made
     if todo['sync'] and not (sync/'done').exists(): run(lambda: SyncStage(c, acc, cache), sync)
-    if todo['irfd'] and not (one/'done').exists(): run(lambda: IrfdStage(c, acc, cache), one)
+    if todo['irfd'] and not (one/'done').exists(): run(lambda: IrfdStage(c, acc, cache, open_stills(c, 'synthetic', cache.folder.parent, progress)), one)
     if not (two/'export').exists():
         export(run(lambda: TalkerStage(c, acc, cache, one/'irfd.safetensors' if todo['irfd'] else None, sync/'sync.safetensors'), two), two/'export')
     full = () if row == 'SPEAK' else stage_folders('SPEAK', configure(preset, **dict(settings or {}, seed=seed)), run_dir)

@@ -9,6 +9,8 @@ __all__ = ['FACTORS', 'SHOWN', 'make_encoders', 'make_generator', 'to_model', 't
 import torch, torch.nn as nn
 from torch import Tensor
 from ..config import Config, EMOTIONS
+from ..data.speech import ARTICULATORS
+from ..data.synthetic import ACTION_UNITS
 from ..losses import join_codes
 from .layers import mlp
 from .encoders import Encoder
@@ -24,7 +26,7 @@ def make_encoders(c:Config)->nn.ModuleDict:
 
 def make_generator(c:Config)->Generator:
     "G_d or G_g of a preset."
-    return Generator(c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse)
+    return Generator(c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse, c.places)
 
 def to_model(images:Tensor # (...,3,H,W) uint8
             )->Tensor:     # (N,3,H,W) float32 in [-1,1], leading axes joined
@@ -49,6 +51,8 @@ class IRFD(nn.Module):
         self.encoders, self.generator = make_encoders(c), make_generator(c)
         self.classifier = nn.Linear(c.code, len(EMOTIONS))         # C_m of eq. 2
         self.angles = nn.Linear(c.code, 6)                         # reads head pose, place and size from a pose code; see losses, "Beyond eq. 8"
+        self.actions = nn.Linear(c.code, len(ACTION_UNITS))        # reads action units from an emotion code
+        self.mouth = nn.Linear(c.code, len(ARTICULATORS))          # reads from an identity code how the picture holds its mouth, which the warp has to undo
         self.mlp = mlp(c.code*((3 if c.join == 'concat' else 1) + self.generator.use_maps*len(SHOWN[c.shown])), c.latent)
     def facial(self, codes:dict, # {factor: (B,D)}
                shown:Tensor      # of `shown_codes`
@@ -64,17 +68,20 @@ class IRFD(nn.Module):
     def labels(self, frames:Tensor, pictures:Tensor)->dict: # (K,3,S,S) each
         "What labels teach: emotion class, angles, and, with maps, the flow from a picture of the person. None of it needs a frame painted."
         codes = dict(emotion=self.encoders['emotion'](frames), pose=self.encoders['pose'](frames))
-        out = dict(logits=self.classifier(codes['emotion']), angles=self.angles(codes['pose']), coarse=None)
-        if self.generator.use_maps:
-            w, heads = self.facial(dict(codes, identity=self.encoders['identity'](pictures)), shown_codes(self.encoders, pictures, self.shown))
-            out['coarse'] = self.generator.head_flow(w, w, heads)
-        return out
+        if not self.generator.use_maps: return dict(self.read(codes), coarse=None)
+        shown, who = shown_codes(self.encoders, pictures, self.shown), self.encoders['identity'](pictures)
+        w, heads = self.facial(dict(codes, identity=who), shown)
+        both = {f: torch.cat([codes[f], s]) for f, s in zip(SHOWN[self.shown], shown.split(codes['pose'].shape[1], 1))}   # pictures have labels too
+        return dict(self.read({**codes, **both}), mouth=self.mouth(who), coarse=self.generator.head_flow(w, w, heads))
+    def read(self, codes:dict)->dict:
+        "What labels are compared with."
+        return dict(logits=self.classifier(codes['emotion']), angles=self.angles(codes['pose']), actions=self.actions(codes['emotion']))
     def forward(self,
                 sources:dict|None, # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
                 swap:Tensor|None,  # (B,) factor swapped: index into FACTORS
                 labelled:tuple|None=None # two of (K,3,S,S): frames of which only labels and the flow are learned, and pictures of the same people
                )->dict:
-        """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6); `coarse` (K,2,r,r) or None; `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
+        """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6), `actions` (2B+K,18), with K more where pictures are read too, see `SHOWN`; `coarse` (K,2,r,r) or None; `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""
         out = self.labels(*labelled) if labelled is not None else {}
         if sources is None: return out
@@ -88,6 +95,5 @@ class IRFD(nn.Module):
         origin = {f: torch.where(swapped == i, own, other) for i, f in enumerate(FACTORS)}
         fakes, _ = self.render({f: codes[f][origin[f]] for f in FACTORS}, {k: m[origin['identity']] for k, m in maps.items()}, shown[origin['identity']])
         image, flow = self.render(codes, maps, shown)
-        own = dict(logits=self.classifier(codes['emotion']), angles=self.angles(codes['pose']))
-        return dict({k: torch.cat([v, out[k]]) if out else v for k, v in own.items()}, coarse=out.get('coarse'), codes=codes, self=image, flow=flow, fakes=fakes,
+        return dict({k: torch.cat([v, out[k]]) if out else v for k, v in self.read(codes).items()}, coarse=out.get('coarse'), mouth=out.get('mouth'), codes=codes, self=image, flow=flow, fakes=fakes,
                     fake_codes={f: self.encoders[f](fakes) for f in FACTORS}, origin=origin)

@@ -11,6 +11,8 @@ import torch, torch.nn as nn
 from torch import Tensor
 from huggingface_hub import PyTorchModelHubMixin
 from ..config import Config, config_from_json
+from ..data.speech import ARTICULATORS
+from ..data.synthetic import ACTION_UNITS
 from .layers import mlp
 from .audio import AudioEncoder
 from .editor import Editor
@@ -27,6 +29,8 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
         self.mlp = mlp((2 + self.generator.use_maps*len(SHOWN[c.shown]))*c.code, c.latent)   # eq. 9; with maps, also what the picture shows
         self.angles = nn.Linear(c.code, 6) if self.generator.use_maps else None   # reads a head's six numbers from a pose code, as in stage 1
+        self.actions = nn.Linear(c.code, len(ACTION_UNITS))                       # reads action units from an emotion code, as in stage 1
+        self.articulation = nn.Linear(c.audio_width, len(ARTICULATORS))           # reads the mouth's shape from what is heard
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor # (B,3,S,S)
                 )->dict:              # 'code' (B,D); with maps also 'shown' and the maps
@@ -68,12 +72,22 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int,          # frames of the window
                 paint:bool=True # False: no frames are made, None stands for them
-               )->tuple:        # (BT,3,S,S), and the flow (BT,2,S,S) or None
+               )->tuple:        # (BT,3,S,S), the flow (BT,2,S,S) or None, and `readings`
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
-        codes = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
-        if not paint:
-            who = {'code': self.encoders['identity'](picture), 'shown': shown_codes(self.encoders, picture, self.config.shown)}
-            return None, self.generate(who, audio, *codes, paint=False)
-        frames, flow = self.generate(self.identity(picture), audio, *codes, parts=True)
-        return frames.flatten(0, 1), flow
+        pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
+        if paint: who = self.identity(picture)
+        else: who = {'code': self.encoders['identity'](picture), 'shown': shown_codes(self.encoders, picture, self.config.shown)}
+        read = self.readings(audio, pose, emotion, who.get('shown'))
+        if not paint: return None, self.generate(who, audio, pose, emotion, paint=False), read
+        frames, flow = self.generate(who, audio, pose, emotion, parts=True)
+        return frames.flatten(0, 1), flow, read
+    def readings(self, audio:Tensor, pose:Tensor, emotion:Tensor, # (B,T,·) as `generate` takes them
+                 shown:Tensor|None=None                           # of `shown_codes`
+                )->dict:
+        "What linear layers read from the codes: `articulation` (B,T,8), `actions` (B,T,18) and with maps `angles` (B,T,6) of the sources, `picture_angles` (B,6) and with `shown='face'` `picture_actions` (B,18) of the identity picture."
+        read = dict(articulation=self.articulation(audio), actions=self.actions(emotion))
+        if self.angles is None: return read
+        codes = dict(zip(SHOWN[self.config.shown], shown.split(pose.shape[-1], -1)))
+        if 'emotion' in codes: read['picture_actions'] = self.actions(codes['emotion'])
+        return dict(read, angles=self.angles(pose), picture_angles=self.angles(codes['pose']))

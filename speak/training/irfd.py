@@ -8,7 +8,7 @@ __all__ = ['irfd_losses', 'IrfdStage']
 # %% ../../nbs/training/irfd.ipynb #e70eb2cb
 import numpy as np, torch
 from ..config import Config
-from ..losses import angle_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, self_loss, total_loss
+from ..losses import label_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, self_loss, total_loss
 from ..models.irfd import IRFD, FACTORS, to_model, to_images
 from .loop import Stage
 from ..data.sampling import IrfdPairs
@@ -16,13 +16,17 @@ from ..data.sampling import IrfdPairs
 # %% ../../nbs/training/irfd.ipynb #d8360518
 def irfd_losses(out:dict,          # of `IRFD.forward`
                 frame:torch.Tensor,# (2B,3,S,S) S, then T, in [-1,1]
-                label:torch.Tensor,# (2B+K,) emotion or -1
-                angles:torch.Tensor,# (2B+K,6) of `face_angles`
+                label:torch.Tensor,# (2B+2K,) emotion or -1, of the frames, of those labelled and of their pictures; the last are left out where pictures are not read
+                angles:torch.Tensor,# (2B+2K,6) of `data.faces.head_numbers`
+                actions:torch.Tensor,# (2B+2K,18) action units, NaN where not known
                 points:tuple,      # landmarks (2B+K,68,2) of the frames and of their identity pictures, [-1,1]
                 same_identity:torch.Tensor, # (B,)
+                mouth:torch.Tensor,# (K,8) articulators of the labelled frames' pictures, NaN where not known
                 c:Config)->dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
-    labels = dict(cls=classification_loss(out['logits'].float(), label), angles=angle_loss(out['angles'].float(), angles))
+    known = lambda name, true: (out[name].float(), true[:len(out[name])])
+    labels = dict(cls=classification_loss(*known('logits', label)), angles=label_loss(*known('angles', angles)), actions=label_loss(*known('actions', actions)),
+                  mouth=torch.zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth))
     # The mouth is left out: nothing in this stage knows what is said.
     flows = [f for f in (out.get('flow'), out['coarse']) if f is not None]
     at = np.cumsum([0, *map(len, flows)])
@@ -41,9 +45,10 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
 class IrfdStage(Stage):
     "Encoders, classifier and G_d, all at once."
     name = 'irfd'
-    def __init__(self, c:Config, accelerator, cache):
+    def __init__(self, c:Config, accelerator, cache,
+                 stills=None): # cache of `data.corpora.SyntheticStills`, for labels
         super().__init__(c, accelerator)
-        self.steps, self.batches = c.steps_irfd, IrfdPairs(cache, c, accelerator.process_index)
+        self.steps, self.batches = c.steps_irfd, IrfdPairs(cache, c, accelerator.process_index, stills)
         torch.manual_seed(c.seed); net = IRFD(c)
         encoders = list(net.encoders.parameters()); own = {id(p) for p in encoders}
         self.add('irfd', net, [dict(params=[p for p in net.parameters() if id(p) not in own]), dict(params=encoders, lr=c.lr_encoders)])
@@ -52,17 +57,17 @@ class IrfdStage(Stage):
         frame = to_model(b['frame'][:, None])
         labelled = tuple(to_model(b[n][:, None]) for n in ('labelled', 'labelled_ref')) if 'labelled' in b else None
         if k < self.config.steps_labels:
-            b = {**b, **{n: b[n][-len(labelled[0]):] for n in ('label', 'angles', 'points', 'ref_points')}}
+            b = {**b, **{n: b[n][len(frame):] for n in ('label', 'angles', 'actions', 'points', 'ref_points')}}
             with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled)
         else:
             with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled)
-        losses = irfd_losses(out, frame, b['label'], b['angles'], (b['points'], b['ref_points']), b['same_identity'], self.config)
+        losses = irfd_losses(out, frame, b['label'], b['angles'], b['actions'], (b['points'], b['ref_points']), b['same_identity'], b['mouth'], self.config)
         total = total_loss(losses, self.config.weights_irfd)
         self.optimizers['irfd'].zero_grad(); self.accelerator.backward(total)
         self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.)
         self.optimizers['irfd'].step()
-        known = b['label'] >= 0
-        right = (out['logits'].argmax(1) == b['label'])[known].float().mean() if known.any() else torch.zeros(())
+        label = b['label'][:len(out['logits'])]; known = label >= 0
+        right = (out['logits'].argmax(1) == label)[known].float().mean() if known.any() else torch.zeros(())
         return {**{n: v.mean().detach() for n, v in losses.items()}, 'right': right}
     @torch.no_grad()
     def sample(self, step:int=0)->np.ndarray:

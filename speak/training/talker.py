@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch.nn.functional import normalize
 from ..config import Config, SpeakError
-from ..losses import adversarial_loss, discriminator_loss, box_weight, distance, flow_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
+from ..losses import adversarial_loss, discriminator_loss, box_weight, distance, flow_loss, label_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
 from ..models.irfd import IRFD, SHOWN, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
@@ -73,13 +73,14 @@ class TalkerStage(Stage):
                 talker.generator.load_state_dict(first.generator.state_dict())
                 for block in talker.generator.blocks: block.calm(1.)             # F is new: what G_d's latent asked for is not what it says
                 talker.mlp.load_state_dict(facial_mlp(first, c))
+                talker.actions.load_state_dict(first.actions.state_dict())
                 if talker.angles is not None: talker.angles.load_state_dict(first.angles.state_dict())
         if not c.lr_encoders_talker: talker.encoders.requires_grad_(False)
         enc = [p for p in talker.encoders.parameters() if p.requires_grad]
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.reads = copy.deepcopy(talker.encoders['emotion']).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
@@ -95,9 +96,10 @@ class TalkerStage(Stage):
         if not c.lr_encoders_talker: self.bare('talker').encoders.eval()        # frozen means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
-            fake, flow = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint)
+            fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint)
         losses = {}
         if flow is not None: losses['flow'] = flow_loss(flow, b['points'].flatten(0, 1), b['picture_points'].repeat_interleave(T, 0))
+        losses.update(self.labels(read, b))
         if paint: losses.update(self.painted(fake.float(), real, b))
         if gan:
             D = self.bare('discriminator').requires_grad_(False)
@@ -119,6 +121,10 @@ class TalkerStage(Stage):
         # A loss that this step did not form is logged as it last was.
         self.latest.update({n: v.mean().detach() for n, v in losses.items()})
         return dict(self.latest)
+    def labels(self, read, b)->dict:
+        "What linear readings of the codes should say where the corpus knows: `angles` and `actions` of sources and identity picture, `articulation` of what is heard."
+        both = lambda name: torch.cat([label_loss(read[n].float().flatten(0, -2), b[n].flatten(0, -2)) for n in (name, f'picture_{name}') if n in read])
+        return {n: both(n) for n in ('angles', 'actions', 'articulation') if self.config.weights_talker.get(n) and n in read}
     def painted(self, fake, real, b)->dict: # (BT,3,S,S) each
         "What is asked of painted frames alone: `rec`, `ssim`, `emotion`, `vgg`, and of windows of five and more `sync`."
         c, (B, T) = self.config, b['frames'].shape[:2]
@@ -128,10 +134,12 @@ class TalkerStage(Stage):
         eyes = (b['points'].flatten(0, 1)[:, [*range(17, 27), *range(36, 48)]] + 1)*c.size/2   # brows and lids; NaN where unknown weighs nothing more
         weight = weight*box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
         losses = dict(rec=pixel_loss(fake, real, weight))
-        if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real)
+        if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real, weight)
         if self.reads is not None:                                       # eq. 4's question, put to the talker: stage 1's encoder, frozen, must see the expression of the true frame
-            with self.accelerator.autocast(): codes = self.reads(torch.cat([fake, real]))
-            losses['emotion'] = distance(*normalize(codes.float(), dim=1).chunk(2))
+            with self.accelerator.autocast():
+                with torch.no_grad(): wanted = self.reads(real)
+                codes = self.reads(fake)
+            losses['emotion'] = distance(*(normalize(x.float(), dim=1) for x in (codes, wanted)))
         if self.vgg is not None:
             with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
         if self.sync is not None and T >= 5:
