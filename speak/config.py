@@ -94,12 +94,12 @@ class Config:
     def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
 
 # %% ../nbs/config.ipynb #7f337167
-_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., actions=0., mouth=0., flow=0.) # the paper gives no weights; 'angles' and 'flow' are ours, see losses, "Beyond eq. 8"
+_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., actions=0., mouth=0., flow=0.) # the paper gives no weights; 'angles', 'actions', 'mouth' and 'flow' are ours, see losses, "Beyond eq. 8"
 _W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., actions=0., mouth=0., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
 _W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., ssim=0., emotion=0., angles=0., actions=0., articulation=0.)   # small nets: see losses, "Beyond eq. 13"
 _W1t = {**_W1s, 'angles': 2., 'actions': 3., 'mouth': 1.}                 # the newer recipe: what the corpus knows exactly is learned by labels
-_W2t = {**_W2s, 'sync': .5, 'ssim': 1., 'emotion': .3, 'angles': 1., 'actions': 2., 'articulation': 1.}                                # the newer recipe; `mini` keeps the one that its committed tables were made with
+_W2t = {**_W2s, 'sync': .5, 'ssim': 1., 'emotion': .3, 'angles': 1., 'actions': 2., 'articulation': 1.} # the newer recipe; `mini` keeps the one that its committed tables were made with
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      shown          labels              places          identity_path

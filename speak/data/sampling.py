@@ -155,7 +155,7 @@ class IrfdPairs(Batches):
 class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
     of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
-    either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say, NaN where nobody knows: `angles` (B,T,6), `picture_angles` (B,6), `actions` (B,T,18), `picture_actions` (B,18), `articulation` (B,T,8)."""
+    either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say where a loss asks for it, NaN where nobody knows: `angles` (B,T,6), `picture_angles` (B,6), `actions` (B,T,18), `picture_actions` (B,18), `articulation` (B,T,8)."""
     def draw(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
         if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
@@ -167,7 +167,10 @@ class TalkerWindows(Batches):
         picture = [self.sources.picture(c, rng) for c in clips]
         pose = np.array([self.sources.pose(c, f, rng) for c, f in zip(clips, at)])
         emotion = np.array([self.sources.emotion(c, f, rng) for c, f in zip(clips, at)])
-        labels = dict(angles=self.heads(pose), picture_angles=self.heads(picture), actions=self.known('actions', emotion), picture_actions=self.known('actions', picture), articulation=self.known('articulation', at))
+        labels, asked = {}, self.config.weights_talker.get                      # a fit to landmarks takes time: only what a loss wants
+        if asked('angles'): labels.update(angles=self.heads(pose), picture_angles=self.heads(picture))
+        if asked('actions'): labels.update(actions=self.known('actions', emotion), picture_actions=self.known('actions', picture))
+        if asked('articulation'): labels.update(articulation=self.known('articulation', at))
         wave = np.stack([self.cache.sound(c, f - extra, T + 2*extra) for c, f in zip(clips, first)])
         boxes = np.stack([mouth_box(self.cache.landmarks[f], MOUTH_SCALE) for f in at])
         return dict(picture=self.images(picture), frames=self.images(at), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),

@@ -68,7 +68,7 @@ class IRFD(nn.Module):
     def labels(self, frames:Tensor, pictures:Tensor)->dict: # (K,3,S,S) each
         "What labels teach: emotion class, angles, and, with maps, the flow from a picture of the person. None of it needs a frame painted."
         codes = dict(emotion=self.encoders['emotion'](frames), pose=self.encoders['pose'](frames))
-        if not self.generator.use_maps: return dict(self.read(codes), coarse=None)
+        if not self.generator.use_maps: return dict(self.read(codes), mouth=None, coarse=None)
         shown, who = shown_codes(self.encoders, pictures, self.shown), self.encoders['identity'](pictures)
         w, heads = self.facial(dict(codes, identity=who), shown)
         both = {f: torch.cat([codes[f], s]) for f, s in zip(SHOWN[self.shown], shown.split(codes['pose'].shape[1], 1))}   # pictures have labels too

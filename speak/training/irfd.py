@@ -21,7 +21,7 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
                 actions:torch.Tensor,# (2B+2K,18) action units, NaN where not known
                 points:tuple,      # landmarks (2B+K,68,2) of the frames and of their identity pictures, [-1,1]
                 same_identity:torch.Tensor, # (B,)
-                mouth:torch.Tensor,# (K,8) articulators of the labelled frames' pictures, NaN where not known
+                mouth:torch.Tensor|None,# (K,8) articulators of the labelled frames' pictures, NaN where not known; None without labelled frames
                 c:Config)->dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
     known = lambda name, true: (out[name].float(), true[:len(out[name])])
@@ -61,7 +61,7 @@ class IrfdStage(Stage):
             with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled)
         else:
             with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled)
-        losses = irfd_losses(out, frame, b['label'], b['angles'], b['actions'], (b['points'], b['ref_points']), b['same_identity'], b['mouth'], self.config)
+        losses = irfd_losses(out, frame, b['label'], b['angles'], b['actions'], (b['points'], b['ref_points']), b['same_identity'], b.get('mouth'), self.config)
         total = total_loss(losses, self.config.weights_irfd)
         self.optimizers['irfd'].zero_grad(); self.accelerator.backward(total)
         self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.)
