@@ -43,15 +43,18 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     # the newer recipe, one part at a time: `mini` is without, `tiny` has them all
     'encoders keep their first resolution': (['extra'], dict(stem='fine')),
     'warp knows the expression shown':      (['extra'], dict(shown='face')),
+    'expressions seen from the front':      (['extra'], dict(sees='face')),
     'painting knows the place on the face': (['extra'], dict(places='face')),
     'labels as drawn':                      (['extra'], dict(labels='known', weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
     'labels as drawn, on stills':           (['extra'], dict(labels='known', stills=1000, weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
+    'labels as drawn, on stills, from the front': (['extra'], dict(sees='face', labels='known', stills=1000, weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
+    'stage 2 holds E_e and E_p':            (['extra'], dict(held=('emotion', 'pose'))),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
 
-_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'lr_encoders', 'margin', 'labels', 'stills')
-_STAGE2 = ('weights_talker', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'window')
+_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'lr_encoders', 'margin', 'labels', 'stills', 'reach')
+_STAGE2 = ('weights_talker', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
     "Where a row's stages lie: named by every setting that decides them, so that rows share what they have in common."

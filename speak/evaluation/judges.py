@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MIRROR', 'CROP', 'CENTRE', 'HALF_SIDE', 'OUTLINE', 'TEMPERATURE', 'JUDGE_FILES', 'Portraits', 'PortraitBatches',
            'PairBatches', 'mirror', 'FaceNet', 'cut_face', 'inside', 'CropNet', 'FaceStage', 'EmotionStage',
-           'IdentityStage', 'SyncJudgeStage', 'Judges', 'measure', 'LandmarkBatches', 'LandmarkJudge', 'JudgeStage',
-           'correlation', 'motion', 'judge_accuracy']
+           'IdentityStage', 'SyncJudgeStage', 'Judges', 'measure', 'LandmarkBatches', 'LandmarkJudge', 'shake_frames',
+           'JudgeStage', 'correlation', 'motion', 'judge_accuracy']
 
 # %% ../../nbs/evaluation/judges.ipynb #ae4ea64c
 import dataclasses, json, os, shutil
@@ -27,7 +27,6 @@ from ..data.corpora import Cache, SyntheticCorpus
 from ..data.faces import ANGLE_UNITS, HEAD_MODEL, head_pose, interocular, mouth_box, mouth_opening
 from ..data.sampling import MOUTH_SCALE, Batches, jitter
 from .metrics import SyncOffset
-from ..models.encoders import Encoder
 from ..models.irfd import to_model
 from ..models.syncnet import SyncNet, crop_mouth
 from ..training.loop import Stage
@@ -388,12 +387,12 @@ class LandmarkBatches(Batches):
         return dict(frames=torch.from_numpy(np.moveaxis(frames, -1, 1).copy()), points=torch.from_numpy(((points + 0.5)*2/S - 1).astype(np.float32)))
 
 class LandmarkJudge(nn.Module):
-    "68 landmarks of a frame (a ResNet-18, half as wide)."
-    def __init__(self):
+    "68 landmarks of a frame: the shipped judges' `FaceNet`, which goes on to learn from another corpus."
+    def __init__(self, judges='judges'): # name or folder, see `Judges.load`
         super().__init__()
-        self.net = Encoder('basic', (2, 2, 2, 2), 32, 68*2, 'group', 2)
+        self.net = Judges.load(judges).face
     def forward(self, x): # (B,3,S,S) in [-1,1] -> (B,68,2) in [-1,1]
-        return self.net(x).unflatten(1, (68, 2))
+        return self.net(x)[0]
     @torch.inference_mode()
     def read(self, frames:np.ndarray # (T,S,S,3) uint8
             )->np.ndarray:           # (T,68,2) pixels
@@ -404,6 +403,16 @@ class LandmarkJudge(nn.Module):
             out.append(((self(x.to(next(self.parameters()).device)) + 1)*S/2 - 0.5).cpu().numpy())
         return np.concatenate(out)
 
+def shake_frames(frames:Tensor, # (B,3,S,S)
+           points:Tensor  # (B,68,2) in [-1,1]
+          )->tuple:
+    "Frames turned by up to 15 degrees, scaled by up to a sixth and shifted by up to an eighth of their half, with their points."
+    B, r = len(frames), lambda most: (torch.rand(len(frames), device=frames.device)*2 - 1)*most
+    turn, scale, shift = r(15/57.3), 1 + r(1/6), torch.stack([r(1/8), r(1/8)], 1)
+    M = scale[:, None, None]*torch.stack([torch.stack([turn.cos(), -turn.sin()], 1), torch.stack([turn.sin(), turn.cos()], 1)], 1)      # from the new frame to the old
+    grid = F.affine_grid(torch.cat([M, shift[..., None]], 2), frames.shape, align_corners=False)
+    return F.grid_sample(frames, grid, padding_mode='border', align_corners=False), (points - shift[:, None]) @ torch.linalg.inv(M).transpose(1, 2)
+
 class JudgeStage(Stage):
     "Regression of landmarks, in shares of the inter-ocular distance."
     name = 'landmark_judge'
@@ -412,9 +421,10 @@ class JudgeStage(Stage):
         self.steps, self.batches = steps, LandmarkBatches(cache, c, process=accelerator.process_index)
         torch.manual_seed(c.seed + 1); self.add('judge', LandmarkJudge())
     def step(self, b, k):
-        with self.accelerator.autocast(): out = self.nets['judge'](to_model(b['frames'][:, None])).float()
-        eyes = (b['points'][:, 36] - b['points'][:, 45]).norm(dim=-1)
-        loss = ((out - b['points']).square().sum(-1) + 1e-6).sqrt().mean(1)/eyes
+        frames, points = shake_frames(to_model(b['frames'][:, None]), b['points'])
+        with self.accelerator.autocast(): out = self.nets['judge'](frames).float()
+        eyes = (points[:, 36] - points[:, 45]).norm(dim=-1)
+        loss = ((out - points).square().sum(-1) + 1e-6).sqrt().mean(1)/eyes
         self.optimizers['judge'].zero_grad(); self.accelerator.backward(loss.mean()); self.optimizers['judge'].step()
         return dict(error=loss.mean().detach())
 

@@ -16,7 +16,8 @@ from ..data.synthetic import ACTION_UNITS
 from .layers import mlp
 from .audio import AudioEncoder
 from .editor import Editor
-from .irfd import SHOWN, make_encoders, make_generator, shown_codes
+from .encoders import SHOWN, Encoders, shown_codes
+from .irfd import make_generator
 
 # %% ../../nbs/models/talker.ipynb #ad12db73
 class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talking-head'], license='apache-2.0'):
@@ -25,24 +26,26 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         super().__init__()
         config = dataclasses.asdict(config) if isinstance(config, Config) else config
         self.config = c = config_from_json(json.dumps(config), 'config.json')
-        self.encoders, self.generator = make_encoders(c), make_generator(c)
+        self.encoders, self.generator = Encoders(c), make_generator(c)
         self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
         self.mlp = mlp((2 + self.generator.use_maps*len(SHOWN[c.shown]))*c.code, c.latent)   # eq. 9; with maps, also what the picture shows
-        self.angles = nn.Linear(c.code, 6) if self.generator.use_maps else None   # reads a head's six numbers from a pose code, as in stage 1
         self.actions = nn.Linear(c.code, len(ACTION_UNITS))                       # reads action units from an emotion code, as in stage 1
         self.articulation = nn.Linear(c.audio_width, len(ARTICULATORS))           # reads the mouth's shape from what is heard
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
-    def identity(self, picture:Tensor # (B,3,S,S)
-                )->dict:              # 'code' (B,D); with maps also 'shown' and the maps
+    def identity(self, picture:Tensor, # (B,3,S,S)
+                 paint:bool=True       # False: without the maps, which only painting needs
+                )->dict:               # 'code' (B,D); with maps also 'shown' and the maps
         "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
-        kept = {'code': self.encoders['identity'](picture)}
-        return {**kept, 'shown': shown_codes(self.encoders, picture, self.config.shown), **self.generator.identity_maps(picture)} if self.generator.use_maps else kept
+        codes = self.encoders(picture, ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())))
+        kept = {'code': codes['identity']}
+        if self.generator.use_maps: kept['shown'] = shown_codes(codes, self.config.shown)
+        return {**kept, **self.generator.identity_maps(picture)} if paint else kept
     def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
         "f_P."
-        return self.encoders['pose'](frames)
+        return self.encoders(frames, ('pose',))['pose']
     def emotion(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,D)
         "f_E."
-        return self.encoders['emotion'](frames)
+        return self.encoders(frames, ('emotion',))['emotion']
     def generate(self,
                  identity:dict,  # from `identity`, (B,...) each
                  audio:Tensor,   # (B,T,A) features
@@ -56,9 +59,9 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         every = {k: v.repeat_interleave(T, 0) for k, v in identity.items() if paint or k in ('code', 'shown')}  # (BT,...)
         codes, p = [every.pop('code')], pose.flatten(0, 1)
         heads = None
-        if self.angles is not None:
+        if self.generator.use_maps:
             codes.append(every.pop('shown'))
-            heads = torch.stack([self.angles(p), self.angles(codes[1][:, :p.shape[1]])], 1)                     # (BT,2,6)
+            heads = torch.stack([self.encoders.angles(p), self.encoders.angles(codes[1][:, :p.shape[1]])], 1)   # (BT,2,6)
         facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
         F = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)              # (BT,L)
         if not paint: return self.generator.head_flow(F, facial, heads)
@@ -76,8 +79,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
-        if paint: who = self.identity(picture)
-        else: who = {'code': self.encoders['identity'](picture), 'shown': shown_codes(self.encoders, picture, self.config.shown)}
+        who = self.identity(picture, paint)
         read = self.readings(audio, pose, emotion, who.get('shown'))
         if not paint: return None, self.generate(who, audio, pose, emotion, paint=False), read
         frames, flow = self.generate(who, audio, pose, emotion, parts=True)
@@ -87,7 +89,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 )->dict:
         "What linear layers read from the codes: `articulation` (B,T,8), `actions` (B,T,18) and with maps `angles` (B,T,6) of the sources, `picture_angles` (B,6) and with `shown='face'` `picture_actions` (B,18) of the identity picture."
         read = dict(articulation=self.articulation(audio), actions=self.actions(emotion))
-        if self.angles is None: return read
+        if not self.generator.use_maps: return read
         codes = dict(zip(SHOWN[self.config.shown], shown.split(pose.shape[-1], -1)))
         if 'emotion' in codes: read['picture_actions'] = self.actions(codes['emotion'])
-        return dict(read, angles=self.angles(pose), picture_angles=self.angles(codes['pose']))
+        return dict(read, angles=self.encoders.angles(pose), picture_angles=self.encoders.angles(codes['pose']))

@@ -7,9 +7,9 @@ __all__ = ['irfd_losses', 'IrfdStage']
 
 # %% ../../nbs/training/irfd.ipynb #e70eb2cb
 import numpy as np, torch
-from ..config import Config
+from ..config import FACTORS, Config
 from ..losses import label_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, self_loss, total_loss
-from ..models.irfd import IRFD, FACTORS, to_model, to_images
+from ..models.irfd import IRFD, to_model, to_images
 from .loop import Stage
 from ..data.sampling import IrfdPairs
 

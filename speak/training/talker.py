@@ -10,7 +10,7 @@ import copy, os, shutil
 from pathlib import Path
 import numpy as np, torch
 from torch.nn.functional import normalize
-from ..config import Config, SpeakError
+from ..config import FACTORS, Config, SpeakError
 from ..losses import adversarial_loss, discriminator_loss, box_weight, distance, flow_loss, label_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
 from ..models.irfd import IRFD, SHOWN, to_model, to_images
 from ..models.talker import Talker
@@ -74,8 +74,9 @@ class TalkerStage(Stage):
                 for block in talker.generator.blocks: block.calm(1.)             # F is new: what G_d's latent asked for is not what it says
                 talker.mlp.load_state_dict(facial_mlp(first, c))
                 talker.actions.load_state_dict(first.actions.state_dict())
-                if talker.angles is not None: talker.angles.load_state_dict(first.angles.state_dict())
-        if not c.lr_encoders_talker: talker.encoders.requires_grad_(False)
+        self.held = FACTORS if not c.lr_encoders_talker else c.held
+        for f in self.held: talker.encoders[f].requires_grad_(False)
+        if 'pose' in self.held: talker.encoders.angles.requires_grad_(False)
         enc = [p for p in talker.encoders.parameters() if p.requires_grad]
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
@@ -83,7 +84,7 @@ class TalkerStage(Stage):
         self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
-        self.reads = copy.deepcopy(talker.encoders['emotion']).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
+        self.reads = copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
         self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
         self.sync = None
         if w['sync'] > 0:
@@ -93,7 +94,7 @@ class TalkerStage(Stage):
         c, w, (B, T) = self.config, self.config.weights_talker, b['frames'].shape[:2]
         picture, real = to_model(b['picture'][:, None]), to_model(b['frames'])
         gan, paint = self.use_gan and k >= c.gan_from*self.steps, k >= c.paint_from*self.steps
-        if not c.lr_encoders_talker: self.bare('talker').encoders.eval()        # frozen means their statistics too
+        for f in self.held: self.bare('talker').encoders[f].eval()              # held means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
             fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint)
@@ -137,8 +138,8 @@ class TalkerStage(Stage):
         if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real, weight)
         if self.reads is not None:                                       # eq. 4's question, put to the talker: stage 1's encoder, frozen, must see the expression of the true frame
             with self.accelerator.autocast():
-                with torch.no_grad(): wanted = self.reads(real)
-                codes = self.reads(fake)
+                with torch.no_grad(): heads = self.reads.heads(real); wanted = self.reads(real, ('emotion',), heads)['emotion']
+                codes = self.reads(fake, ('emotion',), heads)['emotion']   # looked for where the true head is
             losses['emotion'] = distance(*(normalize(x.float(), dim=1) for x in (codes, wanted)))
         if self.vgg is not None:
             with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
