@@ -65,6 +65,7 @@ def warp(source:Tensor, # (B,C,H,W)
          flow:Tensor    # (B,2,h,w) where to look in the source, [-1,1]
         )->Tensor:      # (B,C,h,w)
     "Look up the source where the flow says; beyond its edge the edge goes on."
+    flow = flow.nan_to_num(0.)     # of a net that diverges: on a CPU, looking up no number writes outside of memory before the loop can say so
     return F.grid_sample(source.to(flow.dtype), flow.permute(0, 2, 3, 1), mode='bilinear', padding_mode='border', align_corners=False)
 
 def upsample(x:Tensor)->Tensor: # (B,C,H,W) -> (B,C,2H,2W)
