@@ -144,7 +144,7 @@ def _typed(name, value, kind):
     if kind is float and isinstance(value, int) and not isinstance(value, bool): return float(value)
     if kind is tuple and isinstance(value, list): return tuple(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise SpeakError(f"The setting '{name}' is {value!r}, a {type(value).__name__}; it must be a {kind.__name__}.")
+        raise SpeakError(f"The setting '{name}' is {value!r}, a {type(value).__name__}; it must be a {'list' if kind is tuple else kind.__name__}.")
     return value
 
 def configure(preset:str='tiny', # 'nano', 'mini', 'tiny', 'small' or 'paper'
