@@ -55,11 +55,11 @@ class SyntheticCorpus:
                 pose=people.start + seed*100_003 + i % half, emotion=emotion, level=level, expression=people.start + seed*100_003 + i))
         self.clips = [ClipInfo(f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True) for i, f in enumerate(self.factors)]
     def load(self, i:int, size:int)->dict:
-        "Frames (T,S,S,3) uint8, wave (N,) float32, landmarks (T,68,2), lids (T,) blink in [0,1], known (T,33) the columns of `KNOWN`."
+        "Frames (T,S,S,3) uint8, wave (N,) float32, landmarks (T,68,2), lids (T,) blink in [0,1], known (T,33) the columns of `KNOWN`, surface (T,192,2) and cover (T,S,S,2) as in `synthetic.Clip`."
         truth = synthetic.truth(self.factors[i])                     # the sound stays whole: that after the last frame is context
         clip = synthetic.render(truth, size, range(min(len(truth), self.longest or len(truth))))
         n = len(clip.frames)
-        return dict(frames=clip.frames, wave=clip.truth.wave, landmarks=clip.landmarks, lids=truth.expression[:n, -1], known=known_of(truth, n))
+        return dict(frames=clip.frames, wave=clip.truth.wave, landmarks=clip.landmarks, lids=truth.expression[:n, -1], known=known_of(truth, n), surface=clip.surface, cover=clip.cover)
 
 # What the embedded corpus knows of each frame, by column of `known`; the emotion is an index into `EMOTIONS`
 _ends = np.cumsum([0, 6, len(synthetic.ACTION_UNITS), len(speech.ARTICULATORS), 1]).tolist()
@@ -93,7 +93,7 @@ class SyntheticStills:
         factors = synthetic.Factors(who, 0, 0, 0, 'neutral', 0, 0)
         truth = synthetic.Truth(who, mouths[rng.integers(len(mouths), size=self.frames)], pose, expression, 'neutral', 0, np.zeros(1, np.float32), [], factors)
         clip = synthetic.render(truth, size)
-        return dict(frames=clip.frames, wave=truth.wave, landmarks=clip.landmarks, lids=expression[:, -1], known=known_of(truth, self.frames, emotions))
+        return dict(frames=clip.frames, wave=truth.wave, landmarks=clip.landmarks, lids=expression[:, -1], known=known_of(truth, self.frames, emotions), surface=clip.surface, cover=clip.cover)
 
 @lru_cache(1)
 def _mouths(): # (N,A) shapes of a mouth that speaks
@@ -254,7 +254,7 @@ class Cache:
             self.clips, self.rejected = [ClipInfo(**c) for c in meta['clips']], meta['rejected']
             self.start, self.wave_start, self.size = np.array(meta['start']), np.array(meta['wave_start']), meta['size']
             self.frames, self.wave, self.landmarks, self.lids = (np.load(self.folder/f'{n}.npy', mmap_mode='r') for n in ('frames', 'wave', 'landmarks', 'lids'))
-            self.known = np.load(self.folder/'known.npy', mmap_mode='r') if meta['known'] else None   # of the embedded corpus
+            self.known, self.surface, self.cover = (np.load(self.folder/f'{n}.npy', mmap_mode='r') if meta['known'] else None for n in ('known', 'surface', 'cover'))   # of the embedded corpus
         except (OSError, ValueError, KeyError) as e: raise SpeakError(f"The cache {self.folder} is damaged ({e}); delete it, and it is built again.")
     def __len__(self): return len(self.clips)
     reading = 'from a cache'   # how a run reads its frames, kept with its checkpoints
@@ -290,7 +290,7 @@ class Cache:
             start, wave_start = (np.concatenate([[0], np.cumsum(n)]) for n in (frames, samples))
             shapes = dict(frames=((start[-1], size, size, 3), np.uint8), wave=((wave_start[-1],), np.int16), landmarks=((start[-1], 68, 2), np.float32), lids=((start[-1],), np.float32))
             known = (part/'clips'/f'{kept[0]}.known.npy').exists()
-            if known: shapes['known'] = ((start[-1], _ends[-1]), np.float32)
+            if known: shapes.update(known=((start[-1], _ends[-1]), np.float32), surface=((start[-1], synthetic.SURFACE, 2), np.float32), cover=((start[-1], size, size, 2), np.uint8))
             for name, (shape, kind) in shapes.items():
                 whole = np.lib.format.open_memmap(part/f'{name}.npy', 'w+', kind, tuple(int(n) for n in shape))
                 at = wave_start if name == 'wave' else start

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, DataLoader
 from ..config import Config, EMOTIONS, SpeakError
 from .corpora import Cache, KNOWN
 from .faces import head_fit, head_numbers, mouth_box
+from .synthetic import SURFACE
 
 # %% ../../nbs/data/sampling.ipynb #702424ec
 LID_BINS = (0.25, 0.6)   # closure of the lids: open, half, closed
@@ -102,6 +103,16 @@ class Batches(Dataset):
     def images(self, at): return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.frames[at], -1, -3)))
     def points(self, at): # (...) -> (...,68,2) landmarks in [-1,1], NaN where unknown
         return torch.from_numpy(((self.cache.landmarks[np.asarray(at)] + 0.5)*2/self.cache.size - 1).astype(np.float32))
+    def surface(self, at)->torch.Tensor: # (...) -> (...,SURFACE,2)
+        "`data.synthetic.Clip.surface` of these frames, as `points`; NaN where the corpus does not know."
+        at = np.asarray(at)
+        if self.cache.surface is None: return torch.full((*at.shape, SURFACE, 2), torch.nan)
+        return torch.from_numpy((self.cache.surface[at] + np.float32(0.5))*np.float32(2/self.cache.size) - 1)
+    def cover(self, at)->torch.Tensor: # (...) -> (...,2,S,S)
+        "Share of each pixel that head and body cover, `data.synthetic.Clip.cover`; NaN where the corpus does not know."
+        at = np.asarray(at)
+        if self.cache.cover is None: return torch.full((*at.shape, 2, self.cache.size, self.cache.size), torch.nan)
+        return torch.from_numpy(np.moveaxis(self.cache.cover[at], -1, -3).astype(np.float32)/255)
     def known(self, what, at)->torch.Tensor: # (...) -> (...,K), NaN where the corpus does not know or `labels` are to be from landmarks
         "Columns of `data.corpora.KNOWN` for these frames."
         at = np.asarray(at)
@@ -155,7 +166,7 @@ class IrfdPairs(Batches):
 class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
     of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
-    either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say where a loss asks for it, NaN where nobody knows: `angles` (B,T,6), `picture_angles` (B,6), `actions` (B,T,18), `picture_actions` (B,18), `articulation` (B,T,8)."""
+    either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say where a loss asks for it, NaN where nobody knows: `surface` (B,T,192,2), `picture_surface` (B,192,2), `cover` (B,T,2,S,S), `picture_cover` (B,2,S,S), `angles` (B,T,6), `picture_angles` (B,6), `actions` (B,T,18), `picture_actions` (B,18), `articulation` (B,T,8)."""
     def draw(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
         if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
@@ -168,6 +179,8 @@ class TalkerWindows(Batches):
         pose = np.array([self.sources.pose(c, f, rng) for c, f in zip(clips, at)])
         emotion = np.array([self.sources.emotion(c, f, rng) for c, f in zip(clips, at)])
         labels, asked = {}, self.config.weights_talker.get                      # a fit to landmarks takes time: only what a loss wants
+        if asked('surface'): labels.update(surface=self.surface(at), picture_surface=self.surface(picture))
+        if asked('cover'): labels.update(cover=self.cover(at), picture_cover=self.cover(picture))
         if asked('angles'): labels.update(angles=self.heads(pose), picture_angles=self.heads(picture))
         if asked('actions'): labels.update(actions=self.known('actions', emotion), picture_actions=self.known('actions', picture))
         if asked('articulation'): labels.update(articulation=self.known('articulation', at))

@@ -18,8 +18,8 @@ from .corpora import Cache, SPOILT_SHARE, SyntheticCorpus, check_spoilt
 LONGEST = 96  # frames of a clip that are held
 
 class Pool:
-    "The clips at hand, with what the samplers read of a `Cache`: `frames`, `landmarks`, `lids`, `known`, `clips`, `start`, `length`, `sound`. What `Stream.at` returns; the next one takes its memory."
-    known = None      # only the embedded corpus knows, and that is cached
+    "The clips at hand, with what the samplers read of a `Cache`: `frames`, `landmarks`, `lids`, `known`, `surface`, `cover`, `clips`, `start`, `length`, `sound`. What `Stream.at` returns; the next one takes its memory."
+    known = surface = cover = None      # only the embedded corpus knows, and that is cached
     def __init__(self, stream, held): # held: {slot: (ClipInfo, frames)}
         slots = sorted(held)
         self.folder, self.size, self.reading, self.news, self._around = stream.folder, stream.size, stream.reading, stream.news, stream.around

@@ -50,6 +50,8 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'labels as drawn, on stills, from the front': (['extra'], dict(sees='face', labels='known', stills=1000, weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
     'painting reaches encoders by 3 %':     (['extra'], dict(reach=.03)),
     'stage 2 holds E_e and E_p':            (['extra'], dict(held=('emotion', 'pose'))),
+    'head, body and background apart':      (['extra'], dict(layers='three')),
+    'the same, spots and cover as drawn':   (['extra'], dict(layers='three', weights_talker=dict(surface=5., cover=1.))),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }

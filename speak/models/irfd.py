@@ -19,7 +19,7 @@ from .generator import Generator
 # %% ../../nbs/models/irfd.ipynb #d8360518
 def make_generator(c:Config)->Generator:
     "G_d or G_g of a preset."
-    return Generator(c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse, c.places)
+    return Generator(c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse, c.places, c.layers)
 
 def to_model(images:Tensor # (...,3,H,W) uint8
             )->Tensor:     # (N,3,H,W) float32 in [-1,1], leading axes joined
@@ -51,7 +51,8 @@ class IRFD(nn.Module):
     def render(self, codes:dict, maps:dict, shown:Tensor)->tuple: # as `facial`, identity maps (B,...) each -> (B,3,S,S), and the flow (B,2,S,S) or None
         "G_d(mlp(codes)), eqs. 5-6."
         w, heads = self.facial(codes, shown)
-        return self.generator(w, w, maps, heads, parts=True)[:2]
+        image, flow, _ = self.generator(w, w, maps, heads, parts=True)
+        return image, flow and flow.head
     def labels(self, frames:Tensor, pictures:Tensor)->dict: # (K,3,S,S) each
         "What labels teach: emotion class, angles, and, with maps, the flow from a picture of the person. None of it needs a frame painted."
         codes = self.encoders(frames, ('emotion', 'pose'))
@@ -59,7 +60,7 @@ class IRFD(nn.Module):
         pictured = self.encoders(pictures, ('identity', *SHOWN[self.shown])); shown, who = shown_codes(pictured, self.shown), pictured['identity']
         w, heads = self.facial(dict(codes, identity=who), shown)
         both = {f: torch.cat([codes[f], pictured[f]]) for f in SHOWN[self.shown]}   # pictures have labels too
-        return dict(self.read({**codes, **both}), mouth=self.mouth(who), coarse=self.generator.head_flow(w, w, heads))
+        return dict(self.read({**codes, **both}), mouth=self.mouth(who), coarse=self.generator.head_flow(w, w, heads, self.generator.identity_maps(pictures, heads[:, 1], paint=False)))
     def read(self, codes:dict)->dict:
         "What labels are compared with."
         return dict(logits=self.classifier(codes['emotion']), angles=self.encoders.angles(codes['pose']), actions=self.actions(codes['emotion']))
@@ -72,8 +73,8 @@ class IRFD(nn.Module):
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""
         out = self.labels(*labelled) if labelled is not None else {}
         if sources is None: return out
-        maps = self.generator.identity_maps(sources['identity'])
-        pictured = self.encoders(sources['identity'], ('identity', *(SHOWN[self.shown] if maps else ())))
+        pictured = self.encoders(sources['identity'], ('identity', *(SHOWN[self.shown] if self.generator.use_maps else ())))
+        maps = self.generator.identity_maps(sources['identity'], self.encoders.angles(pictured['pose'])) if self.generator.use_maps else {}
         codes = {f: pictured[f] if f == 'identity' else self.encoders(sources[f], (f,))[f] for f in FACTORS}      # (2B,D) each
         shown = shown_codes(pictured, self.shown) if maps else codes['pose']
         B = len(swap)

@@ -17,6 +17,7 @@ from .layers import mlp
 from .audio import AudioEncoder
 from .editor import Editor
 from .encoders import SHOWN, Encoders, shown_codes
+from .generator import covered
 from .irfd import make_generator
 
 # %% ../../nbs/models/talker.ipynb #ad12db73
@@ -38,8 +39,8 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
         codes = self.encoders(picture, ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())))
         kept = {'code': codes['identity']}
-        if self.generator.use_maps: kept['shown'] = shown_codes(codes, self.config.shown)
-        return {**kept, **self.generator.identity_maps(picture)} if paint else kept
+        if not self.generator.use_maps: return kept
+        return {**kept, 'shown': shown_codes(codes, self.config.shown), **self.generator.identity_maps(picture, self.encoders.angles(codes['pose']), paint)}
     def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
         "f_P."
         return self.encoders(frames, ('pose',))['pose']
@@ -52,11 +53,11 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                  pose:Tensor,    # (B,T,D) codes
                  emotion:Tensor, # (B,T,D) codes
                  parts:bool=False, # also the flow (BT,2,S,S), None without maps
-                 paint:bool=True # False: the flow that painting starts from (BT,2,r,r) is all that is wanted
+                 paint:bool=True # False: the `Flow` that painting starts from is all that is wanted
                 )->Tensor:       # (B,T,3,S,S)
         "Eq. 9, frame by frame."
         B, T = pose.shape[:2]
-        every = {k: v.repeat_interleave(T, 0) for k, v in identity.items() if paint or k in ('code', 'shown')}  # (BT,...)
+        every = {k: v.repeat_interleave(T, 0) for k, v in identity.items()}  # (BT,...)
         codes, p = [every.pop('code')], pose.flatten(0, 1)
         heads = None
         if self.generator.use_maps:
@@ -64,7 +65,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
             heads = torch.stack([self.encoders.angles(p), self.encoders.angles(codes[1][:, :p.shape[1]])], 1)   # (BT,2,6)
         facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
         F = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)              # (BT,L)
-        if not paint: return self.generator.head_flow(F, facial, heads)
+        if not paint: return self.generator.start(F, facial, heads, every)
         frames, flow, _ = self.generator(F, facial, every, heads, parts=True)                   # (BT,3,S,S)
         frames = frames.unflatten(0, (B, T))
         return (frames, flow) if parts else frames
@@ -75,15 +76,15 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int,          # frames of the window
                 paint:bool=True # False: no frames are made, None stands for them
-               )->tuple:        # (BT,3,S,S), the flow (BT,2,S,S) or None, and `readings`
+               )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with layers='three' these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
         who = self.identity(picture, paint)
         read = self.readings(audio, pose, emotion, who.get('shown'))
-        if not paint: return None, self.generate(who, audio, pose, emotion, paint=False), read
-        frames, flow = self.generate(who, audio, pose, emotion, parts=True)
-        return frames.flatten(0, 1), flow, read
+        frames, flow = self.generate(who, audio, pose, emotion, parts=True) if paint else (None, self.generate(who, audio, pose, emotion, paint=False))
+        if self.generator.use_layers: read.update(cover=flow.shares, picture_cover=covered(who['matte']))
+        return frames.flatten(0, 1) if paint else None, flow, read
     def readings(self, audio:Tensor, pose:Tensor, emotion:Tensor, # (B,T,·) as `generate` takes them
                  shown:Tensor|None=None                           # of `shown_codes`
                 )->dict:

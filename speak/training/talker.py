@@ -21,6 +21,7 @@ from .loop import Stage
 from ..pipeline import find_weights, load_talker
 from .sync import SyncEmbeddings
 from ..data.sampling import TalkerWindows
+from ..data.synthetic import SURFACE_HEAD
 
 # %% ../../nbs/training/talker.ipynb #ad12db73
 def averaged_weights(path, name:str, config:Config)->dict:
@@ -81,7 +82,7 @@ class TalkerStage(Stage):
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation', 'surface', 'cover') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.reads = copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
@@ -99,7 +100,7 @@ class TalkerStage(Stage):
         with self.accelerator.autocast():
             fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint)
         losses = {}
-        if flow is not None: losses['flow'] = flow_loss(flow, b['points'].flatten(0, 1), b['picture_points'].repeat_interleave(T, 0))
+        if flow is not None: losses.update(self.placed(flow, read, b))
         losses.update(self.labels(read, b))
         if paint: losses.update(self.painted(fake.float(), real, b))
         if gan:
@@ -122,6 +123,16 @@ class TalkerStage(Stage):
         # A loss that this step did not form is logged as it last was.
         self.latest.update({n: v.mean().detach() for n, v in losses.items()})
         return dict(self.latest)
+    def placed(self, flow, read, b)->dict:
+        "Where things lie in the picture (`flow`, `surface`) and what covers what (`cover`)."
+        T, w = b['frames'].shape[1], self.config.weights_talker.get
+        both = lambda name: (b[name].flatten(0, 1), b[f'picture_{name}'].repeat_interleave(T, 0))
+        losses = dict(flow=flow_loss(flow.head, *both('points')))
+        if w('surface'):
+            losses['surface'] = flow_loss(flow.head, *(s[:, :SURFACE_HEAD] for s in both('surface')))
+            if flow.body is not None: losses['surface'] = losses['surface'] + flow_loss(flow.body, *(s[:, SURFACE_HEAD:] for s in both('surface')))
+        if w('cover') and 'cover' in read: losses['cover'] = torch.cat([label_loss(read[n].float().flatten(1), b[n].flatten(0, -4).flatten(1)) for n in ('cover', 'picture_cover')])
+        return losses
     def labels(self, read, b)->dict:
         "What linear readings of the codes should say where the corpus knows: `angles` and `actions` of sources and identity picture, `articulation` of what is heard."
         both = lambda name: torch.cat([label_loss(read[n].float().flatten(0, -2), b[n].flatten(0, -2)) for n in (name, f'picture_{name}') if n in read])
