@@ -79,6 +79,7 @@ class HeadFlow(nn.Module):
         self.radii = nn.Parameter(torch.tensor(HEAD_RADII) )
         self.reach = nn.Parameter(torch.tensor(1.4))                   # in radii: so far out (hair, neck) half of the head's movement is left
         self.firm = nn.Parameter(torch.tensor(1.5))                    # logarithm of how fast it ends there
+        if layers == 'three': self.face = nn.Parameter(torch.zeros(1, 3, cells, cells))  # relief of everybody's face, centimetres
         if layers == 'three': self.neck = nn.Parameter(torch.tensor((0., .6, .8)))   # what a head turns about and a body hangs from, as `middle`
     def forward(self, latent:Tensor, # (B,L)
                 facial:Tensor,       # (B,R)
@@ -90,12 +91,9 @@ class HeadFlow(nn.Module):
         moves = self.moves(torch.cat([latent, facial], -1)).float().unflatten(1, (3, self.cells, self.cells))
         with torch.autocast(latent.device.type, enabled=False):        # half precision would round coordinates to a quarter of a pixel
             S, eyes, scale = head_placement(shown.float())
-            grid, point, at, near = self.surface(asked, size, None if shape is None else shape[:, :6].float())
-            look = lambda moves, at: 0.1*F.grid_sample(moves, at[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
-            if shape is not None:
-                middle, half = point.new_tensor(self.around)
-                point = point + look(shape[:, 6:].float().unflatten(1, (3, HAIR, HAIR)), (point[..., :2] - middle)/half)
-            point = point + look(moves, at)
+            grid, point, at, near = self.surface(asked, size, shape)
+            if shape is not None: point = point + self.relief(point, shape)
+            point = point + self.displaced(moves, at)
             found = eyes + scale*(point @ S[:, :2].transpose(1, 2))                              # (B,r²,2)
             if self.layers == 'one': found = grid + near*(found - grid)
             return found.transpose(1, 2).unflatten(2, (size, size))
@@ -106,20 +104,32 @@ class HeadFlow(nn.Module):
             (a, near), (b, far) = necks
             grid = identity_grid(size, size, asked.device).flatten(2).transpose(1, 2)
             return (b + far/near*(grid - a)).transpose(1, 2).unflatten(2, (size, size))
+    def displaced(self, grid:Tensor, at:Tensor)->Tensor: # (B,3,c,c), (B,n,2) -> (B,n,3) decimetres
+        "What a grid of displacements, in centimetres, says of these places."
+        return 0.1*F.grid_sample(grid, at[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
+    def relief(self, point:Tensor, shape:Tensor)->Tensor: # (B,n,3), (B,SHAPE) -> (B,n,3)
+        "How far everybody's face, and this head with its hair, lie off the ellipsoid."
+        middle, half = point.new_tensor(self.window); wide, far = point.new_tensor(self.around)
+        everybody = self.displaced(self.face.expand(len(point), -1, -1, -1), (point[..., :2] - middle)/half)
+        return everybody + self.displaced(shape[:, 6:].float().unflatten(1, (3, HAIR, HAIR)), (point[..., :2] - wide)/far)
     def surface(self, asked:Tensor, # (B,6)
                 size:int,           # r
-                solid:Tensor|None=None # (B,6) by how much the ellipsoid lies elsewhere and is larger
-               )->tuple:            # (1,r²,2) places of the frame, (B,r²,3) the points of the head that they show, decimetres, (B,r²,2) the same in the grid over the face, (B,r²,1) how far a place moves with the head
+                shape:Tensor|None=None # (B,SHAPE): with its relief
+               )->tuple:            # (1,r²,2) places of the frame, (B,r²,3) the points of the ellipsoid that they show (with a shape: above which lies what they show), decimetres, (B,r²,2) the same in the grid over the face, (B,r²,1) how far a place moves with the head
         "What of a head each place of the frame shows."
         R, eyes, scale = head_placement(asked.float())
         grid = identity_grid(size, size, asked.device).flatten(2).transpose(1, 2)            # (1,r²,2)
         ray, along = (grid - eyes)/scale @ R[:, :2], R[:, 2:]                                # (B,r²,3), (B,1,3): points of the head seen at z = 0, and the direction of sight
-        where, radii = (self.middle, self.radii) if solid is None else (self.middle + .3*solid[:, None, :3].tanh(), self.radii*(.3*solid[:, None, 3:].tanh()).exp())
-        o, d = (ray - where)/radii, along/radii
-        a, b = d.square().sum(-1), (o*d).sum(-1)
-        level = o.square().sum(-1) - b*b/a                                                   # (B,r²) squared distance of the ray from the middle, in radii
-        z = (-b - (a*(1 - level)).clamp(min=1e-4).sqrt())/a                                  # the nearer crossing; beyond the silhouette the nearest approach
-        point = ray + z[..., None]*along
+        own = shape is not None
+        where, radii = (self.middle + .3*shape[:, None, :3].float().tanh(), self.radii*(.3*shape[:, None, 3:6].float().tanh()).exp()) if own else (self.middle, self.radii)
+        def hit(ray):
+            o, d = (ray - where)/radii, along/radii
+            a, b = d.square().sum(-1), (o*d).sum(-1)
+            level = o.square().sum(-1) - b*b/a                                               # (B,r²) squared distance of the ray from the middle, in radii
+            z = (-b - (a*(1 - level)).clamp(min=1e-4).sqrt())/a                              # the nearer crossing; beyond the silhouette the nearest approach
+            return ray + z[..., None]*along, level
+        point, level = hit(ray)
+        for _ in range(2*own): point, level = hit(ray - self.relief(point, shape))           # steps towards the point whose relief lies on the ray
         middle, half = point.new_tensor(self.window)
         near = (self.firm.exp()*(self.reach - level.clamp(min=1e-4).sqrt())).sigmoid()[..., None]
         return grid, point, (point[..., :2] - middle)/half, near
@@ -132,8 +142,8 @@ class HeadFlow(nn.Module):
 
 WAVES = 1, 2, 4                                   # periods over the grid's half width
 PLACES = 1 + 2*(1 + 2*len(WAVES))                 # channels of `HeadFlow.places`
-HAIR = 8                                          # cells a side of the grid over the head with its hair
-SHAPE = 6 + 3*HAIR*HAIR                           # numbers of a head's shape: its ellipsoid, and displacements on that grid
+HAIR = 12                                         # cells a side of the grid over the head with its hair
+SHAPE = 6 + 3*HAIR*HAIR                           # numbers of a head's shape: its ellipsoid, and a relief on that grid
 
 class Block(nn.Module):
     "One resolution: modulated convolution, facial code added, the warped identity merged, modulated convolution, colours."
