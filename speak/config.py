@@ -58,6 +58,7 @@ class Config:
     batch_talker:int       # windows
     batch_singles:int      # single frames: three steps of four in stage 2 draw so many instead of windows; 0 draws windows only
     batch_labels:int       # frames a step of stage 1 of which only labels and the coarse 'flow' are learned: encoders cost little, painting much
+    batch_heads:int        # frames a step of stage 1 of which E_p alone learns, by `data.sampling.shaken`: without them it stops at the people and poses that it has seen
     steps_sync:int
     steps_labels:int       # the first so many of steps_irfd train the encoders by labels alone, so that the generator starts with codes that mean something
     steps_irfd:int
@@ -104,7 +105,7 @@ _W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., acti
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
 _W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., surface=0., cover=0., ssim=0., emotion=0., angles=0., actions=0., articulation=0.)   # small nets: see losses, "Beyond eq. 13"
 _W1t = {**_W1s, 'angles': 2., 'actions': 3., 'mouth': 1.}                 # the newer recipe: what the corpus knows exactly is learned by labels
-_W2t = {**_W2s, 'flow': 10., 'surface': 5., 'cover': 1., 'sync': .5, 'ssim': 1., 'emotion': .3, 'articulation': 1.} # the newer recipe; `mini` keeps the one that its committed tables were made with
+_W2t = {**_W2s, 'flow': 10., 'surface': 5., 'cover': 5., 'sync': .5, 'ssim': 2., 'emotion': .3, 'articulation': 1.} # the newer recipe; `mini` keeps the one that its committed tables were made with
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      shown          sees           labels              places          layers          identity_path
@@ -124,11 +125,11 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     clip_frames=0,  stills=4,      lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.1, weights_talker={**_W2t, 'angles': 1., 'actions': 2.}, mouth_weight=4., paint_from=0.3, gan_from=0.5, held=()),
- mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900,    clips=600,   clip_frames=0,  stills=0,      lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, reach=1., weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7, held=()),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, steps_sync=1500,  steps_labels=3600, steps_irfd=3700, steps_talker=5900,   clips=6000,  clip_frames=40, stills=6000,  lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.24, gan_from=0.65, held=('emotion','pose')),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=10000, clip_frames=60, stills=10000, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.1, gan_from=0.5, held=('emotion','pose')),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, clip_frames=0,  stills=0,      lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1, reach=1.,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., held=(), eyes_weight=1., drive='same', generator_init='fresh'),
+ nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  batch_heads=4,   steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6,      clips=8,     clip_frames=0,  stills=4,      lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.1, weights_talker={**_W2t, 'angles': 1., 'actions': 2.}, mouth_weight=4., paint_from=0.3, gan_from=0.5, held=()),
+ mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, batch_heads=0,   steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900,    clips=600,   clip_frames=0,  stills=0,      lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, reach=1., weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7, held=()),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, batch_heads=128, steps_sync=1500,  steps_labels=3600, steps_irfd=3700, steps_talker=5900,   clips=6000,  clip_frames=40, stills=6000,  lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.24, gan_from=0.65, held=('emotion','pose')),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, batch_heads=128, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000,  clips=10000, clip_frames=60, stills=10000, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.1, gan_from=0.5, held=('emotion','pose')),
+ paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  batch_heads=0,   steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, clip_frames=0,  stills=0,      lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1, reach=1.,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., held=(), eyes_weight=1., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b

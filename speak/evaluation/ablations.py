@@ -51,12 +51,12 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'painting reaches encoders by 3 %':     (['extra'], dict(reach=.03)),
     'stage 2 holds E_e and E_p':            (['extra'], dict(held=('emotion', 'pose'))),
     'head, body and background apart':      (['extra'], dict(layers='three')),
-    'the same, spots and cover as drawn':   (['extra'], dict(layers='three', weights_talker=dict(surface=5., cover=1.))),
+    'the same, spots and cover as drawn':   (['extra'], dict(layers='three', weights_talker=dict(surface=5., cover=5.))),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
 
-_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'lr_encoders', 'margin', 'labels', 'stills', 'reach')
+_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_heads', 'lr_encoders', 'margin', 'labels', 'stills', 'reach')
 _STAGE2 = ('weights_talker', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2

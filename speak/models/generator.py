@@ -133,12 +133,14 @@ class HeadFlow(nn.Module):
         middle, half = point.new_tensor(self.window)
         near = (self.firm.exp()*(self.reach - level.clamp(min=1e-4).sqrt())).sigmoid()[..., None]
         return grid, point, (point[..., :2] - middle)/half, near
-    def places(self, asked:Tensor, size:int)->Tensor: # (B,6), r -> (B,PLACES,r,r)
-        "Where on the face each place of the frame lies, as waves over the face: what is painted there (teeth, lids) is then a matter of the face and not of the frame."
+    def places(self, asked:Tensor, size:int, shown:Tensor|None=None)->Tensor: # (B,6), r, (B,6) -> (B,PLACES,r,r), with the picture's head one more
+        "Where on the face each place of the frame lies, as waves over the face: what is painted there (teeth, lids) is then a matter of the face and not of the frame. And, given the picture's head, how far it faced the camera there: what looked away is not to be copied."
         with torch.autocast(asked.device.type, enabled=False):
-            _, _, at, near = self.surface(asked, size)
+            _, point, at, near = self.surface(asked, size)
             waves = torch.cat([at.clamp(-2, 2), *((math.pi*k*at).sin() for k in WAVES), *((math.pi*k*at).cos() for k in WAVES)], -1)
-            return torch.cat([near, near*waves], -1).transpose(1, 2).unflatten(2, (size, size))
+            told = [near, near*waves]
+            if shown is not None: told.append(-near*(F.normalize((point - self.middle)/self.radii.square(), dim=-1) @ head_placement(shown.float())[0][:, 2:].transpose(1, 2)))
+            return torch.cat(told, -1).transpose(1, 2).unflatten(2, (size, size))
 
 WAVES = 1, 2, 4                                   # periods over the grid's half width
 PLACES = 1 + 2*(1 + 2*len(WAVES))                 # channels of `HeadFlow.places`
@@ -209,7 +211,7 @@ class Generator(nn.Module):
             self.flow = HeadFlow(latent, facial, layers)
         self.use_layers = self.use_maps and layers == 'three'
         if self.use_layers: self.matte = Matte(size, 3 + PLACES)
-        told = self.use_places*PLACES + self.use_places*self.use_layers*2
+        told = self.use_places*(PLACES + 3*self.use_layers)
         take = lambda r: width(r) if self.use_maps and r >= coarse else 0
         self.blocks = nn.ModuleList(Block(channels[max(4, r//2)], channels[r], latent, facial, take(r), up=r > 4, picture=(1 + 3*self.use_layers)*(self.use_maps and r == size), places=told*(r >= coarse)) for r in self.sizes)
     def identity_maps(self, picture:Tensor, # (B,3,S,S), RGB in [-1,1]
@@ -262,7 +264,7 @@ class Generator(nn.Module):
                 else: flow = upsample_flow(flow)
                 if r == start.shape[-1] != self.coarse: flow = start + flow - upsample_flow(steps)   # back to the full start, with what the coarser block changed
             full = self.layered(flow, heads, maps) if flow is not None else None
-            places = self.flow.places(heads[:, 0], r) if self.use_places and r >= self.coarse else None
+            places = self.flow.places(heads[:, 0], r, heads[:, 1] if self.use_layers else None) if self.use_places and r >= self.coarse else None
             if places is not None and self.use_layers: places = torch.cat([places, full.shares], 1)
             h, rgb, flow = block(h, latent, facial, maps.get(r) if r >= self.coarse else None, full, places)  # (B,C,r,r)
             image = rgb if image is None else upsample(image) + rgb              # (B,3,r,r)

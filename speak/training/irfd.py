@@ -22,11 +22,14 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
                 points:tuple,      # landmarks (2B+K,68,2) of the frames and of their identity pictures, [-1,1]
                 same_identity:torch.Tensor, # (B,)
                 mouth:torch.Tensor|None,# (K,8) articulators of the labelled frames' pictures, NaN where not known; None without labelled frames
-                c:Config)->dict:
+                c:Config,
+                shaken:torch.Tensor|None=None # (H,6) as `angles`, of the frames of which only heads are learned
+               )->dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
     known = lambda name, true: (out[name].float(), true[:len(out[name])])
     labels = dict(cls=classification_loss(*known('logits', label)), angles=label_loss(*known('angles', angles)), actions=label_loss(*known('actions', actions)),
                   mouth=torch.zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth))
+    if shaken is not None: labels['angles'] = torch.cat([labels['angles'], label_loss(out['shaken'].float(), shaken)])
     # The mouth is left out: nothing in this stage knows what is said.
     flows = [f for f in (out.get('flow'), out['coarse']) if f is not None]
     at = np.cumsum([0, *map(len, flows)])
@@ -56,12 +59,13 @@ class IrfdStage(Stage):
     def step(self, b, k):
         frame = to_model(b['frame'][:, None])
         labelled = tuple(to_model(b[n][:, None]) for n in ('labelled', 'labelled_ref')) if 'labelled' in b else None
+        shaken = to_model(b['shaken'][:, None]) if 'shaken' in b else None
         if k < self.config.steps_labels:
             b = {**b, **{n: b[n][len(frame):] for n in ('label', 'angles', 'actions', 'points', 'ref_points')}}
-            with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled)
+            with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled, shaken)
         else:
-            with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled)
-        losses = irfd_losses(out, frame, b['label'], b['angles'], b['actions'], (b['points'], b['ref_points']), b['same_identity'], b.get('mouth'), self.config)
+            with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled, shaken)
+        losses = irfd_losses(out, frame, b['label'], b['angles'], b['actions'], (b['points'], b['ref_points']), b['same_identity'], b.get('mouth'), self.config, b.get('shaken_angles'))
         total = total_loss(losses, self.config.weights_irfd)
         self.optimizers['irfd'].zero_grad(); self.accelerator.backward(total)
         self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.)
