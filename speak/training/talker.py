@@ -149,7 +149,7 @@ class TalkerStage(Stage):
         if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real, weight)
         if self.reads is not None:                                       # eq. 4's question, put to the talker: stage 1's encoder, frozen, must see the expression of the true frame
             with self.accelerator.autocast():
-                with torch.no_grad(): heads = self.reads.heads(real); wanted = self.reads(real, ('emotion',), heads)['emotion']
+                with torch.no_grad(): heads = self.reads.heads(real) if 'emotion' in self.reads.close else None; wanted = self.reads(real, ('emotion',), heads)['emotion']
                 codes = self.reads(fake, ('emotion',), heads)['emotion']   # looked for where the true head is
             losses['emotion'] = distance(*(normalize(x.float(), dim=1) for x in (codes, wanted)))
         if self.vgg is not None:
