@@ -79,8 +79,9 @@ class HeadFlow(nn.Module):
         self.radii = nn.Parameter(torch.tensor(HEAD_RADII) )
         self.reach = nn.Parameter(torch.tensor(1.4))                   # in radii: so far out (hair, neck) half of the head's movement is left
         self.firm = nn.Parameter(torch.tensor(1.5))                    # logarithm of how fast it ends there
-        if layers == 'three': self.face = nn.Parameter(torch.zeros(1, 3, cells, cells))  # relief of everybody's face, centimetres
-        if layers == 'three': self.neck = nn.Parameter(torch.tensor((0., .6, .8)))   # what a head turns about and a body hangs from, as `middle`
+        if layers == 'three':
+            self.face = nn.Parameter(torch.zeros(1, 3, cells, cells))                    # relief of everybody's face, centimetres
+            self.neck = nn.Parameter(torch.tensor((0., .6, .8)))                         # what a head turns about and a body hangs from, as `middle`
     def forward(self, latent:Tensor, # (B,L)
                 facial:Tensor,       # (B,R)
                 asked:Tensor,        # (B,6) the head of the frame
