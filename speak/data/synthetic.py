@@ -978,12 +978,14 @@ def render(
         surface[j] = np.where(seen[:, None], at[:, :2]/over-.5, np.nan)
     return Clip(out, marks, truth.pose[idx, :3].copy(), np.clip(lids[idx], 0, 1).astype(np.float32), truth, surface, cover)
 
-def _drawn(truth, k, S, color=None): # one frame's vertices on the screen, S pixels a side; with colours, what each pixel shows of them (S,S,3), and how near it is
+def _on_screen(truth, k, S): # (n,3) one frame's vertices on a screen of S pixels a side
     H = _head(truth.identity); n = len(H.points); screen = np.empty((n, 3))
     weights, shut = _weights(truth, .15-.08*H.traits['eye_open']); yaw, pitch, roll, scale, dx, dy = (float(v) for v in truth.pose[k])
     _place_vertices(H.points, H.fields, weights[k], H.moving, *H.zip, shut[k], H.head, _rotation(yaw, pitch, roll), _PIVOT, S, scale, dx, dy, np.empty((n, 3)), screen)
-    if color is None: return screen
-    zbuf, image = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32)
+    return screen
+
+def _shown(H, screen, color, S): # (S,S,3) what each pixel shows of the vertices' colours, and how near it is
+    n = len(screen); zbuf, image = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32)
     _raster(screen, H.tri, H.double, np.full((n, 2), .5), np.ascontiguousarray(color), np.zeros(n), np.ones_like(H.atlas), H.head, zbuf, image, np.empty((S, S), np.int8), S)
     return image, zbuf
 
@@ -994,7 +996,8 @@ def lookup(
 )->tuple: # (S,S,2) places in [-1,1], x and y; (S,S) bool
     "Where in the other frame lies what each pixel's middle shows, and whether that frame shows it; background lies where it is. The best that a warp can know."
     if truth.identity != other.identity: raise ValueError(f'frames of person {truth.identity} and person {other.identity}: a warp needs one person')
-    S = 3*size; there = _drawn(other, j, S); found, near = _drawn(truth, k, S, there/[S, S, 1]); _, far = _drawn(other, j, S, there)
+    H, S = _head(truth.identity), 3*size; here, there = _on_screen(truth, k, S), _on_screen(other, j, S)
+    (found, near), (_, far) = _shown(H, here, there/[S, S, 1], S), _shown(H, there, there, S)
     found, drawn, free = found[1::3, 1::3], near[1::3, 1::3] > -1e8, far[1::3, 1::3] < -1e8
     x, y = (np.clip(found[..., i]*S, 0, S-1) for i in (0, 1)); x, y = (np.where(drawn, q, 0).astype(int) for q in (x, y))
     middle = (np.arange(size)+.5)/size; grid = np.stack(np.meshgrid(middle, middle), -1)
