@@ -79,7 +79,7 @@ class Config:
     stem:str = 'resnet'        # encoders: 'resnet' (printed) or 'fine', without the first pooling
     labels:str = 'landmarks'   # what heads are like: 'landmarks' (fitted) or 'known', exact where the corpus knows, which also knows action units and articulators
     stills:int = 0             # people of the embedded corpus of whom `data.corpora.SyntheticStills` are rendered, for the labels of stage 1
-    batch_heads:int = 0        # frames a step of stage 1 of which E_p alone learns, by `data.sampling.shaken`: without them it stops at the people and poses that it has seen
+    batch_heads:int = 0        # frames a step of stage 1 of which E_p alone learns, mirrored and shaken by `data.sampling.shaken`
     sees:str = 'frame'         # what E_e and, with maps, E_i look at: the 'frame' (printed), or the 'face' from the front, where E_p finds the head
     layers:str = 'one'         # with maps, 'one' flow that fades from the head outwards, or 'three': head, body and background, each cut out and moved in its own way
     places:str = 'none'        # with maps, whether painting is told where on the face each place of the frame lies: 'face' or 'none'
