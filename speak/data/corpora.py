@@ -119,7 +119,7 @@ class ClipFolder:
         with open(table, newline='', encoding='utf-8-sig') as f: rows = list(csv.DictReader(f, skipinitialspace=True))
         for need in self.needs:
             if not rows or need not in rows[0]: raise SpeakError(f"{table} has no column '{need}' or no rows; its first line must name at least {' and '.join(self.needs)}.")
-        self.clips, self.has_landmarks = [], (self.folder/'landmarks').is_dir()
+        self.clips, self.offsets, self.has_landmarks = [], [], (self.folder/'landmarks').is_dir()   # offsets: frames by which a clip's sound is ahead
         for line, r in enumerate(rows, 2):
             r = {k: (v or '').strip() for k, v in r.items() if k}
             if r.get('emotion', '') not in ('', *EMOTIONS): raise SpeakError(f"{table}, line {line}: there is no emotion '{r['emotion']}': {nearest(r['emotion'], EMOTIONS)}")
@@ -127,6 +127,9 @@ class ClipFolder:
             if problem := self._missing(r): raise SpeakError(f"{problem}; clips.csv, line {line}, promises it.")
             level = r.get('level', '')
             if level and not level.isdecimal(): raise SpeakError(f"{table}, line {line}: the level is '{level}'; it must be 0, 1, 2 or 3, or empty.")
+            offset = r.get('offset') or '0'
+            try: self.offsets.append(int(offset))
+            except ValueError: raise SpeakError(f"{table}, line {line}: the offset is '{offset}'; it must be a whole number of frames by which the sound is ahead, or empty.") from None
             self.clips.append(ClipInfo(r['clip'], r['identity'], r.get('emotion', ''), int(level) if level else -1, split, '', self._has_sound(r)))
         if not self.clips: raise SpeakError(f"{table} has no clip of the split '{split}'; its column split must say so for at least one.")
         changed = [(f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else None for f in self._all_files()]       # a clip that is replaced makes another cache
@@ -156,8 +159,8 @@ class ClipFolder:
              around:int=0    # frames whose sound is wanted too, before and after
             )->dict:
         "As `SyntheticCorpus.load`, but nothing is `known`; without landmarks they are NaN; wave is silence where the clip has no sound, and around it."
-        with self._opened(i) as file: return self._read(file, self.clips[i].has_sound, self.frames(i) if longest else 0, size, longest, part, around)
-    def _read(self, file, has_sound, T, size, longest, part, around):
+        with self._opened(i) as file: return self._read(file, self.clips[i].has_sound, self.offsets[i], self.frames(i) if longest else 0, size, longest, part, around)
+    def _read(self, file, has_sound, offset, T, size, longest, part, around):
         first = int(part*(T - longest + 1)) if T > longest else 0
         small = []
         for frame in video_frames(file('video'), start_s=first/FPS, end_s=(first + longest)/FPS if longest else None):   # 30 a second; one large frame in memory at a time
@@ -172,9 +175,9 @@ class ClipFolder:
         eyes = faces.eye_opening(points)
         open_eyes = np.nanpercentile(eyes, 90) if np.isfinite(eyes).any() else 1.
         lids = np.nan_to_num(np.clip(1 - eyes/max(open_eyes, 1e-6), 0, 1))               # of the whole clip, so that a part has the same
-        a, samples = round((first - around)/FPS*SAMPLE_RATE), round((n + 2*around)/FPS*SAMPLE_RATE)
+        a, samples = round((first - around - offset)/FPS*SAMPLE_RATE), round((n + 2*around)/FPS*SAMPLE_RATE)
         wave, heard = np.zeros(samples, np.float32), read_audio(file('audio')) if has_sound else ()
-        known = heard[max(a, 0):min(a + samples, round(T/FPS*SAMPLE_RATE))]
+        known = heard[max(a, 0):max(0, min(a + samples, round((T - offset)/FPS*SAMPLE_RATE)))]
         wave[max(-a, 0):max(-a, 0) + len(known)] = known
         at = slice(first, first + n)
         return dict(frames=small, wave=wave, landmarks=points[at].astype(np.float32), lids=lids[at].astype(np.float32))
@@ -279,7 +282,7 @@ class Cache:
         shutil.rmtree(part, ignore_errors=True); (part/'clips').mkdir(parents=True)
         try:
             loaded, rejected = {}, {}
-            with warnings.catch_warnings(), closing(Parallel(jobs or -1, return_as='generator')(delayed(_load_one)(corpus, i, size, part) for i in range(len(corpus.clips)))) as results:
+            with warnings.catch_warnings(), closing(Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(delayed(_load_one)(corpus, i, size, part) for i in range(len(corpus.clips)))) as results:
                 warnings.filterwarnings('ignore', '.* tasks', UserWarning)               # joblib's, when it is stopped early
                 for i, result in enumerate(tqdm(results, desc=f'cache {corpus.key}', total=len(corpus.clips), disable=not progress, mininterval=2)):
                     if not isinstance(result, str): loaded[i] = result; continue

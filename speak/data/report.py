@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SPLITS', 'CLIPPED', 'SILENCE_DB', 'POSE_BINS', 'MAX_SHIFT', 'CLEAR', 'LEAST_FRAMES', 'read_table', 'FolderClips',
            'EmbeddedClips', 'open_clips', 'squared', 'decibels', 'Loudness', 'loudness', 'pose_counts', 'Offset',
-           'longest_known', 'envelope_offset', 'pooled_offset', 'Survey', 'draw', 'measure', 'survey', 'Limits',
-           'named', 'findings', 'durations', 'pick', 'sheet', 'jpeg']
+           'longest_known', 'envelope_offset', 'shifted', 'pooled_offset', 'Survey', 'draw', 'measure', 'survey',
+           'Limits', 'named', 'findings', 'durations', 'align', 'pick', 'sheet', 'jpeg']
 
 # %% ../../nbs/data/report.ipynb #989b02b4
-import io, json, os, tarfile, tempfile
+import csv, io, json, os, tarfile, tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from .media import audio_chunks, probe, video_frames
 # %% ../../nbs/data/report.ipynb #051efe08
 SPLITS = ('train', 'val', 'test')
 _LABELS = ('clip', 'identity', 'emotion', 'level', 'split', 'view')
-_NUMBERS = ('fps', 'frames', 'width', 'height', 'audio_s')
+_NUMBERS = ('fps', 'frames', 'width', 'height', 'audio_s', 'offset')
 
 def read_table(folder # of prepared clips
               )->pd.DataFrame: # a row per clip: labels as text ('' where unknown), `seconds` where stated, NaN elsewhere
@@ -231,6 +231,13 @@ def envelope_offset(opening,  # (T,) of the mouth, finite
     away = np.delete(curve, range(max(0, best - 3), best + 4 if best + 4 < len(curve) else len(curve)))
     return Offset(best - MAX_SHIFT, float(curve[best]), bool(curve[best] - np.nanmax(away) >= CLEAR), curve)
 
+def shifted(envelope, # (T,)
+            ahead:int # frames by which the sound was ahead
+           )->np.ndarray: # (T,)
+    "The envelope of the sound as `corpora.ClipFolder` gives it: moved to where its mouth is."
+    T, silence = len(envelope), np.zeros(min(abs(ahead), len(envelope)))
+    return np.concatenate([silence, envelope])[:T] if ahead > 0 else np.concatenate([envelope, silence])[-T:] if ahead < 0 else envelope
+
 def pooled_offset(curves,  # (n,31) of clips
                   draws:int=1000, seed:int=0)->tuple: # frames, and the 95 % interval over clips drawn anew
     "The offset of a corpus: where the mean curve is highest."
@@ -281,7 +288,7 @@ def measure(clips, i:int)->tuple: # row, (3,36) counts, curve or None
     except SpeakError as e: row['sound_trouble'] = clips.reason(i, e)
     if points is not None and heard is not None and np.isfinite(row['frames']):
         k = longest_known(points)
-        if o := envelope_offset(faces.mouth_opening(points[k]), heard.envelope[k]): row['offset'], row['score'], row['clear'], curve = o.frames, o.score, o.clear, o.curve
+        if o := envelope_offset(faces.mouth_opening(points[k]), shifted(heard.envelope, int(np.nan_to_num(clips.table.offset[i])))[k]): row['offset'], row['score'], row['clear'], curve = o.frames, o.score, o.clear, o.curve
     row['trouble'] = '; '.join(trouble)
     return row, counts, curve
 
@@ -308,7 +315,7 @@ class Limits:
     clipped:float = .001  # share of samples
     silent:float = .6     # share of frames
     apart_s:float = .2    # difference of the lengths of pictures, sound, landmarks and table
-    offset:tuple = (-5, 2) # frames; real mouths open up to some five frames before they are heard
+    offset:tuple = (-2, 2) # frames; as near as a clear answer can be told
 
 def named(names, details=None, most:int=5)->str: # of clips, people, emotions
     "Up to `most` names with what is to be said of each, and how many more there are."
@@ -364,7 +371,7 @@ def findings(clips, seen:Survey, limits:Limits=Limits())->list: # of sentences i
     tell_rows(f'Clipped in more than {limits.clipped:.1%} of the samples', rows.clipped > limits.clipped, lambda r: f'{r.clipped:.1%}')
     tell_rows(f'Silent for more than {limits.silent:.0%} of the time', rows.silent > limits.silent, lambda r: f'{r.silent:.0%}')
     low, high = limits.offset
-    tell_rows(f'Sound and mouth clearly apart by more than {low} to {high:+d} frames (positive: the sound is ahead)', rows.clear & ~rows.offset.between(low, high), lambda r: f'{r.offset:+.0f}')
+    tell_rows(f'Sound and mouth clearly apart by more than {low} to {high:+d} frames (positive: the sound is ahead)', rows.clear & ~rows.offset.between(low, high), lambda r: f'{r.offset:+.0f}', why='`speak align FOLDER` writes by how much into the table, and reading a clip then moves its sound.')
     if len(seen.curves) >= 5:
         at, a, b = pooled_offset(seen.curves)
         if b < low or a > high: said.append(f"**The sound as a whole is {'ahead' if at > 0 else 'late'} by {abs(at)} frames** (95 % interval {a} to {b}).")
@@ -378,6 +385,31 @@ def durations(clips, seen:Survey)->tuple: # seconds by the clip's number, whethe
     "From the table where it states all, else as measured on the sample."
     stated = clips.table.seconds
     return (stated, True) if stated.notna().all() else ((seen.rows.frames/FPS).dropna(), len(seen.rows) == seen.of)
+
+# %% ../../nbs/data/report.ipynb #c7af4edf
+def align(folder,      # of prepared clips, in shards or not
+          progress:bool=True
+         )->pd.DataFrame: # a row per clip with sound and landmarks: clip, offset (as now written), measured (frames, positive when the sound was ahead of where the table had it), score, clear
+    "Measure how far sound and mouth of every clip are apart, and write the clear answers into the column `offset` of `clips.csv`."
+    clips = FolderClips(folder); path = clips.folder/'clips.csv'
+    seen = survey(clips, len(clips), progress=progress).rows
+    seen = seen[seen.offset.notna()]
+    stated = clips.table.offset.fillna(0).astype(int)
+    written = stated.add(seen.offset.where(seen.clear, 0).astype(int), fill_value=0).astype(int)
+    with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.reader(f, skipinitialspace=True))
+    names = [n.strip() for n in rows[0]]
+    if 'offset' not in names: names.append('offset')
+    at, part = names.index('offset'), path.with_name(f'{path.name}.{os.getpid()}.part')
+    try:
+        with open(part, 'w', newline='', encoding='utf-8') as f:
+            out = csv.writer(f, lineterminator='\n'); out.writerow(names)
+            for i, row in enumerate(r for r in rows[1:] if r):
+                row = row + ['']*(len(names) - len(row)); row[at] = str(written[i]) if i in seen.index or row[at].strip() else ''
+                out.writerow(row)
+        os.replace(part, path)
+    except OSError as e: raise SpeakError(f"{path} could not be written ({e.strerror or e}); align writes into the clips' folder, which must be yours to write to.") from None
+    finally: part.unlink(missing_ok=True)
+    return pd.DataFrame(dict(clip=seen['clip'], offset=written[seen.index], measured=seen.offset.astype(int), score=seen.score, clear=seen.clear)).reset_index(drop=True)
 
 # %% ../../nbs/data/report.ipynb #9be8e5df
 def pick(table:pd.DataFrame,

@@ -55,7 +55,7 @@ class Portraits:
             clips = [synthetic.truth(_pool_factors(split, i, seed)) for i in range(pool)]
             extra = dict(frames=(size, size, 3), landmarks=(68, 2), pose=(3,))
             whole = {n: np.lib.format.open_memmap(part/f'{n}.npy', 'w+', kind, (people*each, *extra.get(n, ()))) for n, kind in cls.kinds.items()}
-            drawn = Parallel(jobs or -1, return_as='generator')(delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people))
+            drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people))
             for j, one in enumerate(tqdm(drawn, total=people, desc=f'portraits {split}', disable=not progress, mininterval=5)):
                 for n, v in one.items(): whole[n][j*each:(j + 1)*each] = v
             for v in whole.values(): v.flush()

@@ -10,6 +10,7 @@ import numpy as np, torch
 from ..config import FACTORS, Config
 from ..losses import label_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, self_loss, total_loss
 from ..models.irfd import IRFD, to_model, to_images
+from .checkpoint import starting_weights
 from .loop import Stage
 from ..data.sampling import IrfdPairs
 
@@ -49,10 +50,14 @@ class IrfdStage(Stage):
     "Encoders, classifier and G_d, all at once."
     name = 'irfd'
     def __init__(self, c:Config, accelerator, cache,
-                 stills=None): # cache of `data.corpora.SyntheticStills`, for labels
+                 stills=None,   # cache of `data.corpora.SyntheticStills`, for labels
+                 start_from=''): # a trained talker whose encoders go on from where they are: shipped name, folder or hub id
         super().__init__(c, accelerator)
         self.steps, self.batches = c.steps_irfd, IrfdPairs(cache, c, accelerator.process_index, stills)
         torch.manual_seed(c.seed); net = IRFD(c)
+        if start_from:
+            talker = starting_weights(start_from, c)
+            for part in ('encoders', 'generator', 'actions'): getattr(net, part).load_state_dict({n.removeprefix(f'{part}.'): v for n, v in talker.items() if n.startswith(f'{part}.')})
         encoders = list(net.encoders.parameters()); own = {id(p) for p in encoders}
         self.add('irfd', net, [dict(params=[p for p in net.parameters() if id(p) not in own]), dict(params=encoders, lr=c.lr_encoders)])
     def inputs(self, b): return dict(identity=to_model(b['ref'][:, None]), pose=to_model(b['pose'][:, None]), emotion=to_model(b['emotion'][:, None]))
