@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, DataLoader
 from ..config import Config, EMOTIONS, SpeakError
 from .corpora import Cache, KNOWN
 from .faces import ANGLE_UNITS, head_fit, head_numbers, mouth_box
-from .synthetic import SURFACE
+from .synthetic import ACTION_UNITS, SURFACE
 
 # %% ../../nbs/data/sampling.ipynb #702424ec
 LID_BINS = (0.25, 0.6)   # closure of the lids: open, half, closed
@@ -39,12 +39,14 @@ def jitter(frames:np.ndarray,  # (...,S,S,3) uint8
 
 def shaken(frames:torch.Tensor, # (N,3,S,S) uint8
            heads:torch.Tensor,  # (N,6) of `data.faces.head_numbers`
+           actions:torch.Tensor,# (N,18) action units, NaN where not known
            rng)->tuple:         # as they came
-    "Half of the frames mirrored, half rolled, nearer or farther and elsewhere, and the numbers of their heads after it: more people and more poses than were drawn."
+    "Half of the frames mirrored, half rolled, nearer or farther and elsewhere, with the numbers of their heads and the action units after it: more people and more poses than were drawn."
     n, draw = len(frames), lambda *s: torch.from_numpy(rng.uniform(-1, 1, s).astype(np.float32))
     mirror, shake = draw(n) > 0, draw(n) > 0
     frames = torch.where(mirror[:, None, None, None], frames.flip(3), frames)
     heads = torch.where(mirror[:, None], heads*torch.tensor([-1., 1., -1., -1., 1., 1.]), heads)
+    actions = torch.where(mirror[:, None], actions[:, _OTHER_SIDE], actions)
     roll, grow, shift = (most*draw(*s)*shake.view(-1, *[1]*(len(s) - 1)) for most, s in zip(SHAKEN, ((n,), (n,), (n, 2))))
     turn, grow = roll.deg2rad(), grow.exp()
     R = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).unflatten(1, (2, 2))          # right and down: positive lowers the image's right
@@ -53,7 +55,10 @@ def shaken(frames:torch.Tensor, # (N,3,S,S) uint8
     look = F.affine_grid(torch.cat([back, -back @ shift[..., None]], 2), frames.shape, align_corners=False)
     moved = F.grid_sample(frames.float(), look, padding_mode='border', align_corners=False).round().to(torch.uint8)
     heads = torch.cat([heads[:, :2], heads[:, 2:3] + (roll/ANGLE_UNITS[2])[:, None], 2*eyes, heads[:, 5:] + 2*grow.log()[:, None]], 1)
-    return torch.where(shake[:, None, None, None], moved, frames), heads
+    return torch.where(shake[:, None, None, None], moved, frames), heads, actions
+
+_sides = dict(smile_left='smile_right', smile_right='smile_left')
+_OTHER_SIDE = [ACTION_UNITS.index(_sides.get(n, n)) for n in ACTION_UNITS]   # what a mirror makes of them
 
 def varied(wave:np.ndarray,  # (N,) float32 in [-1,1]
            rng, strength:float # 1: as `VARIED`
@@ -165,7 +170,7 @@ class Batches(Dataset):
 
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
-    emotion codes are read from; `shaken` (H,3,S,S) frames of which only heads are learned and `shaken_angles` (H,6), see the function of this name; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+2K,) emotion or -1, `angles` (2B+2K,6), see `heads`, and `actions` (2B+2K,18), see `known`, of the frames, of those labelled and of their pictures, `mouth` (K,8) the articulators of the last; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
+    emotion codes are read from; `shaken` (H,3,S,S) frames of which only labels are learned and `shaken_angles` (H,6), `shaken_actions` (H,18) and `shaken_label` (H,), see the function of this name; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+2K,) emotion or -1, `angles` (2B+2K,6), see `heads`, and `actions` (2B+2K,18), see `known`, of the frames, of those labelled and of their pictures, `mouth` (K,8) the articulators of the last; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
     def __init__(self, cache, config:Config, process:int=0,
                  stills=None): # cache of `SyntheticStills` that labelled frames are drawn from; None: from the clips
         self.stills = IrfdPairs(stills, dataclasses.replace(config, drive='self')) if stills is not None else None
@@ -175,14 +180,18 @@ class IrfdPairs(Batches):
         at = [int(self.cache.start[c] + rng.integers(self.cache.length(c))) for c in self.clips(rng, K, self.everything)]
         owner = lambda frames: np.searchsorted(self.cache.start, frames, 'right') - 1
         ref = [self.sources.picture(int(c), rng) for c in owner(at)]
-        both = [*at, *ref]; felt = self.known('emotion', both)[:, 0]
-        return dict(labelled=self.jittered(at, rng), labelled_ref=self.images(ref), label=torch.where(felt.isfinite(), felt.nan_to_num(0.).long(), torch.from_numpy(self.emotion[owner(both)])),
+        both = [*at, *ref]
+        return dict(labelled=self.jittered(at, rng), labelled_ref=self.images(ref), label=self.felt(both),
                     angles=self.heads(both), actions=self.known('actions', both), mouth=self.known('articulation', np.array(ref)), points=self.points(at), ref_points=self.points(ref))
-    def heads_only(self, rng, H:int)->dict:
-        "H frames for the head's sake: see `shaken`."
+    def felt(self, at)->torch.Tensor: # (N,) frames -> (N,), -1 where unknown
+        "The emotion on these frames."
+        felt = self.known('emotion', at)[:, 0]
+        return torch.where(felt.isfinite(), felt.nan_to_num(0.).long(), torch.from_numpy(self.emotion[np.searchsorted(self.cache.start, at, 'right') - 1]))
+    def tossed(self, rng, H:int)->dict:
+        "H frames for the sake of what shows in them, head and expression: see `shaken`."
         at = rng.integers(len(self.cache.frames), size=H)
-        frames, heads = shaken(self.jittered(at, rng), self.heads(at), rng)
-        return dict(shaken=frames, shaken_angles=heads)
+        frames, heads, actions = shaken(self.jittered(at, rng), self.heads(at), self.known('actions', at), rng)
+        return dict(shaken=frames, shaken_angles=heads, shaken_actions=actions, shaken_label=self.felt(at))
     def draw(self, step:int)->dict:
         rng, B = self.rng(step), self.config.batch_irfd
         s = self.clips(rng, B, self.everything)
@@ -198,7 +207,7 @@ class IrfdPairs(Batches):
         if self.config.batch_labels:
             extra = (self.stills or self).labelled(rng, self.config.batch_labels)
             labels.update({n: torch.cat([labels[n], extra.pop(n)]) for n in list(labels)}); labels.update(extra)
-        if self.config.batch_heads: labels.update((self.stills or self).heads_only(rng, self.config.batch_heads))
+        if self.config.batch_shaken: labels.update((self.stills or self).tossed(rng, self.config.batch_shaken))
         same = torch.tensor([self.cache.clips[a].identity == self.cache.clips[b].identity for a, b in zip(s, t)])
         return dict(frame=self.images(at), ref=self.images(ref), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
                     same_identity=same, swap=torch.from_numpy(rng.permutation((np.arange(B) + step) % 3)), **labels)
