@@ -77,7 +77,7 @@ class SyntheticStills:
 
     In clips a person wears one expression, and an encoder learns whose face it is instead of what is on it."""
     def __init__(self, people:int,   # how many, of the split 'train'
-                 frames:int=24,      # of each
+                 frames:int=16,      # of each
                  seed:int=0):
         ids = synthetic.IDENTITY_SPLITS['train']
         if people > len(ids): raise SpeakError(f"The embedded corpus's split 'train' has {len(ids)} people; stills of {people} were asked for.")

@@ -219,9 +219,14 @@ class TalkerWindows(Batches):
     def draw(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
         if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
-        if self.usable is None: self.usable = self.grouped(c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window)
+        if self.usable is None:
+            long = [c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window]
+            heard = [c for c in long if self.cache.clips[c].has_sound]
+            self.usable, self.heard = self.grouped(long), self.grouped(heard) if len(heard) < len(long) else []
         if not self.usable: raise SpeakError(f'None of the {len(self.cache)} clips at hand is {self.config.window} frames long; a longer one is needed.')
-        clips = self.clips(rng, B, self.usable)
+        # Where only some clips have sound, half of what is drawn has: people who talk may be few among many who act
+        half = (B + 1)//2 if self.heard else 0
+        clips = self.clips(rng, half, self.heard) + self.clips(rng, B - half, self.usable)
         first = [int(rng.integers(self.sources.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
         picture = [self.sources.picture(c, rng) for c in clips]
