@@ -106,8 +106,8 @@ class HeadFlow(nn.Module):
             grid = identity_grid(size, size, asked.device).flatten(2).transpose(1, 2)
             return (b + far/near*(grid - a)).transpose(1, 2).unflatten(2, (size, size))
     def displaced(self, grid:Tensor, at:Tensor)->Tensor: # (B,3,c,c), (B,n,2) -> (B,n,3) decimetres
-        "What a grid of displacements, in centimetres, says of these places."
-        return 0.1*F.grid_sample(grid, at[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
+        "What a grid of displacements, in centimetres, says of these places; of no number nothing is looked up, see `layers.warp`."
+        return 0.1*F.grid_sample(grid, at.nan_to_num(0.)[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
     def relief(self, point:Tensor, shape:Tensor)->Tensor: # (B,n,3), (B,SHAPE) -> (B,n,3)
         "How far everybody's face, and this head with its hair, lie off the ellipsoid."
         middle, half = point.new_tensor(self.window); wide, far = point.new_tensor(self.around)
