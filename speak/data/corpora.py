@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KNOWN', 'ENDINGS', 'SPOILT_SHARE', 'SPOILT_LEAST', 'ClipInfo', 'SyntheticCorpus', 'known_of', 'SyntheticStills',
-           'frame_shown', 'ClipFolder', 'ShardFolder', 'check_spoilt', 'Cache', 'open_corpus', 'open_stills',
-           'check_settings']
+           'frame_shown', 'sound_offset', 'ClipFolder', 'ShardFolder', 'check_spoilt', 'Cache', 'open_corpus',
+           'open_stills', 'check_settings']
 
 # %% ../../nbs/data/corpora.ipynb #b6e1056c
 import csv, dataclasses, hashlib, json, os, shutil, tarfile, warnings
@@ -109,6 +109,13 @@ def frame_shown(n:int, # frames of the file
 
 ENDINGS = dict(video='mp4', landmarks='npz', audio='wav')
 
+def sound_offset(text:str, # of the column `offset`
+                 where:str # file and line, for the error
+                )->int:    # frames by which the sound is ahead
+    "What a table says of a clip's sound; 0 where it says nothing."
+    try: return int(text.strip() or 0)
+    except ValueError: raise SpeakError(f"{where}: the offset is '{text}'; it must be a whole number of frames by which the sound is ahead, or empty.") from None
+
 class ClipFolder:
     "Prepared clips in a folder."
     needs = 'clip', 'identity'     # columns of clips.csv
@@ -127,9 +134,7 @@ class ClipFolder:
             if problem := self._missing(r): raise SpeakError(f"{problem}; clips.csv, line {line}, promises it.")
             level = r.get('level', '')
             if level and not level.isdecimal(): raise SpeakError(f"{table}, line {line}: the level is '{level}'; it must be 0, 1, 2 or 3, or empty.")
-            offset = r.get('offset') or '0'
-            try: self.offsets.append(int(offset))
-            except ValueError: raise SpeakError(f"{table}, line {line}: the offset is '{offset}'; it must be a whole number of frames by which the sound is ahead, or empty.") from None
+            self.offsets.append(sound_offset(r.get('offset', ''), f'{table}, line {line}'))
             self.clips.append(ClipInfo(r['clip'], r['identity'], r.get('emotion', ''), int(level) if level else -1, split, '', self._has_sound(r)))
         if not self.clips: raise SpeakError(f"{table} has no clip of the split '{split}'; its column split must say so for at least one.")
         changed = [(f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else None for f in self._all_files()]       # a clip that is replaced makes another cache

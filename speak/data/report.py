@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
 from . import faces, synthetic
-from .corpora import SyntheticCorpus, frame_shown
+from .corpora import SyntheticCorpus, frame_shown, sound_offset
 from .media import audio_chunks, probe, video_frames
 
 # %% ../../nbs/data/report.ipynb #051efe08
@@ -392,19 +392,20 @@ def align(folder,      # of prepared clips, in shards or not
          )->pd.DataFrame: # a row per clip with sound and landmarks: clip, offset (as now written), measured (frames, positive when the sound was ahead of where the table had it), score, clear
     "Measure how far sound and mouth of every clip are apart, and write the clear answers into the column `offset` of `clips.csv`."
     clips = FolderClips(folder); path = clips.folder/'clips.csv'
+    with open(path, newline='', encoding='utf-8-sig') as f: names, *rows = (r for r in csv.reader(f, skipinitialspace=True) if r)
+    names = [n.strip() for n in names]
+    if 'offset' not in names: names.append('offset')
+    rows = [r + ['']*(len(names) - len(r)) for r in rows]
+    at, part = names.index('offset'), path.with_name(f'{path.name}.{os.getpid()}.part')
+    stated = pd.Series([sound_offset(r[at], f'{path}, line {line}') for line, r in enumerate(rows, 2)])
     seen = survey(clips, len(clips), progress=progress).rows
     seen = seen[seen.offset.notna()]
-    stated = clips.table.offset.fillna(0).astype(int)
     written = stated.add(seen.offset.where(seen.clear, 0).astype(int), fill_value=0).astype(int)
-    with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.reader(f, skipinitialspace=True))
-    names = [n.strip() for n in rows[0]]
-    if 'offset' not in names: names.append('offset')
-    at, part = names.index('offset'), path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
         with open(part, 'w', newline='', encoding='utf-8') as f:
             out = csv.writer(f, lineterminator='\n'); out.writerow(names)
-            for i, row in enumerate(r for r in rows[1:] if r):
-                row = row + ['']*(len(names) - len(row)); row[at] = str(written[i]) if i in seen.index or row[at].strip() else ''
+            for i, row in enumerate(rows):
+                if i in seen.index: row[at] = str(written[i])
                 out.writerow(row)
         os.replace(part, path)
     except OSError as e: raise SpeakError(f"{path} could not be written ({e.strerror or e}); align writes into the clips' folder, which must be yours to write to.") from None
