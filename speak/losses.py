@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['distance', 'image_distance', 'identity_loss', 'classification_loss', 'pose_loss', 'emotion_loss', 'join_codes',
            'reconstruction_loss', 'self_loss', 'label_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss',
-           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'structural_loss', 'flow_loss']
+           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'structural_loss', 'flow_loss', 'backdrop_loss']
 
 # %% ../nbs/losses.ipynb #2a2dad4b
 import torch, torch.nn.functional as F
@@ -174,3 +174,14 @@ def flow_loss(flow:Tensor,   # (B,2,h,w) where each place of the frame looks in 
     look = F.grid_sample(flow.float(), target.nan_to_num(0.)[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)   # (B,K,2)
     d = ((look - source.nan_to_num(0.)).square().sum(-1) + 1e-8).sqrt()
     return torch.where(known, d, 0.).sum(1)/known.sum(1).clamp(min=1)
+
+# %% ../nbs/losses.ipynb #bd0a4a02
+def backdrop_loss(made:Tensor,  # (B,3,H,W) the picture's background, filled in
+                  frame:Tensor, # (B,3,H,W) of the same person
+                  cover:Tensor, # (B,2,H,W) share of each of the frame's pixels that head and body cover; NaN where unknown
+                  hidden:Tensor # (B,2,H,W) the same of the picture
+                 )->Tensor:     # (B,)
+    "Mean absolute difference where the frame shows nothing but background; what the picture hides counts fifty times what it shows (not in the paper)."
+    weight = ((cover.sum(1) < .02)*(hidden.sum(1) + .02)).nan_to_num(0.)                                 # (B,H,W)
+    return ((made - frame).abs().mean(1)*weight).flatten(1).sum(1)/weight.flatten(1).sum(1).clamp(min=1)
+

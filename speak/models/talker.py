@@ -76,7 +76,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int,          # frames of the window
                 paint:bool=True # False: no frames are made, None stands for them
-               )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with layers='three' these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover
+               )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with more layers than one these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
@@ -84,6 +84,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         read = self.readings(audio, pose, emotion, who.get('shown'))
         frames, flow = self.generate(who, audio, pose, emotion, parts=True) if paint else (None, self.generate(who, audio, pose, emotion, paint=False))
         if self.generator.use_layers: read.update(cover=flow.shares, picture_cover=covered(who['matte']))
+        if 'backdrop' in who: read['backdrop'] = who['backdrop']
         return frames.flatten(0, 1) if paint else None, flow, read
     def readings(self, audio:Tensor, pose:Tensor, emotion:Tensor, # (B,T,·) as `generate` takes them
                  shown:Tensor|None=None                           # of `shown_codes`

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch.nn.functional import normalize
 from ..config import FACTORS, Config, SpeakError
-from ..losses import adversarial_loss, discriminator_loss, box_weight, distance, flow_loss, label_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
+from ..losses import adversarial_loss, backdrop_loss, discriminator_loss, box_weight, distance, flow_loss, label_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
 from ..models.irfd import IRFD, SHOWN, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
@@ -75,7 +75,7 @@ class TalkerStage(Stage):
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation', 'surface', 'cover') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation', 'surface', 'cover', 'backdrop') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.reads = copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
@@ -117,7 +117,7 @@ class TalkerStage(Stage):
         self.latest.update({n: v.mean().detach() for n, v in losses.items()})
         return dict(self.latest)
     def placed(self, flow, read, b)->dict:
-        "Where things lie in the picture (`flow`, `surface`) and what covers what (`cover`)."
+        "Where things lie in the picture (`flow`, `surface`), what covers what (`cover`) and what lies behind (`backdrop`)."
         T, w = b['frames'].shape[1], self.config.weights_talker.get
         both = lambda name: (b[name].flatten(0, 1), b[f'picture_{name}'].repeat_interleave(T, 0))
         losses = dict(flow=flow_loss(flow.head, *both('points')))
@@ -125,6 +125,7 @@ class TalkerStage(Stage):
             losses['surface'] = flow_loss(flow.head, *(s[:, :SURFACE_HEAD] for s in both('surface')))
             if flow.body is not None: losses['surface'] = losses['surface'] + flow_loss(flow.body, *(s[:, SURFACE_HEAD:] for s in both('surface')))
         if w('cover') and 'cover' in read: losses['cover'] = torch.cat([label_loss(read[n].float().flatten(1), b[n].flatten(0, -4).flatten(1)) for n in ('cover', 'picture_cover')])
+        if w('backdrop') and 'backdrop' in read: losses['backdrop'] = backdrop_loss(read['backdrop'].float().repeat_interleave(T, 0), to_model(b['frames']), b['cover'].flatten(0, 1), b['picture_cover'].repeat_interleave(T, 0))
         return losses
     def labels(self, read, b)->dict:
         "What linear readings of the codes should say where the corpus knows: `angles` and `actions` of sources and identity picture, `articulation` of what is heard."
