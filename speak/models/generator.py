@@ -180,12 +180,14 @@ class HeadFlow(nn.Module):
         middle, half = point.new_tensor(self.window)
         near = (self.firm.exp()*(self.reach - level.clamp(min=1e-4).sqrt())).sigmoid()[..., None]
         return grid, point, (point[..., :2] - middle)/half, near
+    def normal(self, point:Tensor)->Tensor: # (B,n,3) on the ellipsoid, decimetres -> (B,n,3) of length 1
+        "The way the ellipsoid faces there, in the head's own frame."
+        return F.normalize((point - self.middle)/self.radii.square(), dim=-1)
     def relit(self, asked:Tensor, shown:Tensor, light:Tensor, size:int)->Tensor: # (B,6), (B,6), (B,3,HARMONICS) of `Matte`, r -> (B,3,r,r)
         "How many times as bright each place of the frame is as the picture shows it, because it faces the light in another way: lamps stay where they are when a head turns. A head that does not turn stays as it is lit."
         with torch.autocast(asked.device.type, enabled=False):
             _, point, _, _ = self.surface(asked, size)
-            normal = F.normalize((point - self.middle)/self.radii.square(), dim=-1)                              # (B,r²,3) of the ellipsoid, in the head's frame
-            now, then = (harmonics(normal @ head_placement(h.float())[0].transpose(1, 2)) for h in (asked, shown))
+            normal = self.normal(point); now, then = (harmonics(normal @ head_placement(h.float())[0].transpose(1, 2)) for h in (asked, shown))
             return ((now - then) @ light.transpose(1, 2)).clamp(-1.5, 1.5).exp().transpose(1, 2).unflatten(2, (size, size))
     def places(self, asked:Tensor, size:int, shown:Tensor|None=None)->Tensor: # (B,6), r, (B,6) -> (B,PLACES,r,r), with the picture's head one more
         "Where on the face each place of the frame lies, as waves over the face: what is painted there (teeth, lids) is then a matter of the face and not of the frame. And, given the picture's head, how far it faced the camera there: what looked away is not to be copied."
@@ -193,7 +195,7 @@ class HeadFlow(nn.Module):
             _, point, at, near = self.surface(asked, size)
             waves = torch.cat([at.clamp(-2, 2), *((math.pi*k*at).sin() for k in WAVES), *((math.pi*k*at).cos() for k in WAVES)], -1)
             told = [near, near*waves]
-            if shown is not None: told.append(-near*(F.normalize((point - self.middle)/self.radii.square(), dim=-1) @ head_placement(shown.float())[0][:, 2:].transpose(1, 2)))
+            if shown is not None: told.append(-near*(self.normal(point) @ head_placement(shown.float())[0][:, 2:].transpose(1, 2)))
             return torch.cat(told, -1).transpose(1, 2).unflatten(2, (size, size))
 
 HARMONICS = 8                                     # numbers of a light, but for the constant one
