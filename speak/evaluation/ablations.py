@@ -54,6 +54,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, spots and cover as drawn':   (['extra'], dict(layers='three', weights_talker=dict(surface=5., cover=5.))),
     'the same, background filled in':       (['extra'], dict(layers='filled', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'the same, light turns with the head':  (['extra'], dict(layers='filled', light='turned', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
+    'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }

@@ -19,7 +19,7 @@ from .generator import Generator
 # %% ../../nbs/models/irfd.ipynb #d8360518
 def make_generator(c:Config)->Generator:
     "G_d or G_g of a preset."
-    return Generator(c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse, c.places, c.layers, c.light)
+    return Generator(c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse, c.places, c.layers, c.light, c.finish)
 
 def to_model(images:Tensor # (...,3,H,W) uint8
             )->Tensor:     # (N,3,H,W) float32 in [-1,1], leading axes joined

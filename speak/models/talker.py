@@ -34,13 +34,15 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.articulation = nn.Linear(c.audio_width, len(ARTICULATORS))           # reads the mouth's shape from what is heard
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor, # (B,3,S,S)
-                 paint:bool=True       # False: without the maps, which only painting needs
-                )->dict:               # 'code' (B,D); with maps also 'shown' and the maps
+                 paint:bool=True,      # False: without the maps, which only painting needs
+                 heads:Tensor|None=None # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p
+                )->dict:               # 'code' (B,D); with maps also 'shown', the 'head' (B,6) and the maps
         "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
-        codes = self.encoders(picture, ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())))
+        codes = self.encoders(picture, ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())), heads)
         kept = {'code': codes['identity']}
         if not self.generator.use_maps: return kept
-        return {**kept, 'shown': shown_codes(codes, self.config.shown), **self.generator.identity_maps(picture, self.encoders.angles(codes['pose']), paint)}
+        if heads is None: heads = self.encoders.angles(codes['pose'])
+        return {**kept, 'shown': shown_codes(codes, self.config.shown), 'head': heads, **self.generator.identity_maps(picture, heads, paint)}
     def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
         "f_P."
         return self.encoders(frames, ('pose',))['pose']
@@ -53,16 +55,16 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                  pose:Tensor,    # (B,T,D) codes
                  emotion:Tensor, # (B,T,D) codes
                  parts:bool=False, # also the flow (BT,2,S,S), None without maps
-                 paint:bool=True # False: the `Flow` that painting starts from is all that is wanted
+                 paint:bool=True, # False: the `Flow` that painting starts from is all that is wanted
+                 heads:Tensor|None=None # (B,T,6) where heads are to be, as in `identity`; None: where E_p found them
                 )->Tensor:       # (B,T,3,S,S)
         "Eq. 9, frame by frame."
         B, T = pose.shape[:2]
         every = {k: v.repeat_interleave(T, 0) for k, v in identity.items()}  # (BT,...)
         codes, p = [every.pop('code')], pose.flatten(0, 1)
-        heads = None
         if self.generator.use_maps:
             codes.append(every.pop('shown'))
-            heads = torch.stack([self.encoders.angles(p), self.encoders.angles(codes[1][:, :p.shape[1]])], 1)   # (BT,2,6)
+            heads = torch.stack([self.encoders.angles(p) if heads is None else heads.flatten(0, 1), every.pop('head')], 1)   # (BT,2,6)
         facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
         F = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)              # (BT,L)
         if not paint: return self.generator.start(F, facial, heads, every)

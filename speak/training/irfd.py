@@ -29,7 +29,7 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
     known = lambda name, true: (out[name].float(), true[:len(out[name])])
     labels = dict(cls=classification_loss(*known('logits', label)), angles=label_loss(*known('angles', angles)), actions=label_loss(*known('actions', actions)),
-                  mouth=torch.zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth))
+                  mouth=angles.new_zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth))
     if shaken is not None:
         read = {n: v.float() for n, v in out['shaken'].items()}
         more = dict(cls=classification_loss(read['logits'], shaken['label']), **{n: label_loss(read[n], shaken[n]) for n in ('angles', 'actions')})
@@ -37,8 +37,8 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
     # The mouth is left out: nothing in this stage knows what is said.
     flows = [f for f in (out.get('flow'), out['coarse']) if f is not None]
     at = np.cumsum([0, *map(len, flows)])
-    labels['flow'] = torch.cat([flow_loss(f, *(p[a:b, :48] for p in points)) for f, a, b in zip(flows, at, at[1:])]) if flows else torch.zeros(1)
-    if 'codes' not in out: return {**{n: torch.zeros(1) for n in ('identity', 'pose', 'emotion', 'self')}, **labels}
+    labels['flow'] = torch.cat([flow_loss(f, *(p[a:b, :48] for p in points)) for f, a, b in zip(flows, at, at[1:])]) if flows else angles.new_zeros(1)
+    if 'codes' not in out: return {**{n: angles.new_zeros(1) for n in ('identity', 'pose', 'emotion', 'self')}, **labels}
     B = len(same_identity)
     codes, fakes, origin = out['codes'], out['fake_codes'], out['origin']
     # Eq. 1 wants, for the pair's two identities, the code of the fake that has it.
@@ -64,6 +64,7 @@ class IrfdStage(Stage):
         encoders = list(net.encoders.parameters()); own = {id(p) for p in encoders}
         self.add('irfd', net, [dict(params=[p for p in net.parameters() if id(p) not in own]), dict(params=encoders, lr=c.lr_encoders)])
     def inputs(self, b): return dict(identity=to_model(b['ref'][:, None]), pose=to_model(b['pose'][:, None]), emotion=to_model(b['emotion'][:, None]))
+    def kind(self, k): return k < self.config.steps_labels
     def step(self, b, k):
         frame = to_model(b['frame'][:, None])
         labelled = tuple(to_model(b[n][:, None]) for n in ('labelled', 'labelled_ref')) if 'labelled' in b else None
@@ -79,7 +80,7 @@ class IrfdStage(Stage):
         self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.)
         self.optimizers['irfd'].step()
         label = b['label'][:len(out['logits'])]; known = label >= 0
-        right = (out['logits'].argmax(1) == label)[known].float().mean() if known.any() else torch.zeros(())
+        right = ((out['logits'].argmax(1) == label) & known).sum()/known.sum().clamp(min=1)
         return {**{n: v.mean().detach() for n, v in losses.items()}, 'right': right}
     @torch.no_grad()
     def sample(self, step:int=0)->np.ndarray:

@@ -22,7 +22,7 @@ class SyncEmbeddings(nn.Module):
         super().__init__()
         self.net, self.size = SyncNet(c.sync_width, c.sync_embed, c.sync_size), c.sync_size
     def sound(self, wave, first:int): # (B,N), frame at which the window starts -> (B,E)
-        return self.net.audio_embed(self.net.audio_windows(wave, torch.tensor([first], device=wave.device))[:, 0])
+        return self.net.audio_embed(self.net.audio_windows(wave, torch.full((1,), first, device=wave.device))[:, 0])
     def mouth(self, frames, boxes):   # (B,5,3,H,W) in [-1,1], (B,5,4) -> (B,E)
         return self.net.video_embed(crop_mouth(frames, boxes, self.size))
     def forward(self, frames, boxes, wave, first): return self.mouth(frames, boxes), self.sound(wave, first)
@@ -43,9 +43,9 @@ class SyncStage(Stage):
         near = (b['clip'][:, None] == b['clip']) & ~match & ((b['first'][:, None] - b['first']).abs() > 2)   # less than three frames apart is too like to call wrong
         far = b['clip'][:, None] != b['clip']
         loss = sync_loss(d, match.float())
-        parts = [loss[m].mean() for m in (match, near, far) if m.any()]
-        total = parts[0] + sum(parts[1:])/max(1, len(parts) - 1)
+        mean = lambda m: (loss*m).sum()/m.sum().clamp(min=1)                                                # 0 of none
+        total = mean(match) + (mean(near) + mean(far))/(near.any().float() + far.any()).clamp(min=1)
         self.optimizers['sync'].zero_grad(); self.accelerator.backward(total); self.optimizers['sync'].step()
         with torch.no_grad():   # of the same clip's other moments, how many does the right sound beat?
             rank = ((d < d.diagonal()[:, None]) & near).sum(1) == 0
-        return dict(loss=total.detach(), right=d.diagonal().mean().detach(), wrong=d[near].mean().detach(), first=rank.float().mean())
+        return dict(loss=total.detach(), right=d.diagonal().mean().detach(), wrong=(d*near).sum().detach()/near.sum().clamp(min=1), first=rank.float().mean())

@@ -15,6 +15,7 @@ from ..losses import adversarial_loss, backdrop_loss, discriminator_loss, box_we
 from ..models.irfd import IRFD, SHOWN, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
+from ..models.layers import constant
 from ..models.perceptual import Perceptual
 from .checkpoint import load_tensors, starting_weights
 from .loop import Stage
@@ -75,7 +76,7 @@ class TalkerStage(Stage):
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: torch.zeros(()) for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation', 'surface', 'cover', 'backdrop') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {n: 0. for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation', 'surface', 'cover', 'backdrop') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.reads = copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
@@ -84,10 +85,13 @@ class TalkerStage(Stage):
         if w['sync'] > 0:
             self.sync = SyncEmbeddings(c).to(device).eval().requires_grad_(False)
             self.sync.load_state_dict(averaged_weights(sync, 'sync', c))
+    def kind(self, k):
+        "Whether step k has the discriminator, and whether it paints."
+        return self.use_gan and k >= self.config.gan_from*self.steps, k >= self.config.paint_from*self.steps
     def step(self, b, k):
         c, w, (B, T) = self.config, self.config.weights_talker, b['frames'].shape[:2]
         picture, real = to_model(b['picture'][:, None]), to_model(b['frames'])
-        gan, paint = self.use_gan and k >= c.gan_from*self.steps, k >= c.paint_from*self.steps
+        gan, paint = self.kind(k)
         for f in self.held: self.bare('talker').encoders[f].eval()              # held means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
@@ -113,9 +117,7 @@ class TalkerStage(Stage):
             losses['disc'] = discriminator_loss([l[:n] for l in both], [l[n:] for l in both])
             opt = self.optimizers['discriminator']
             opt.zero_grad(); self.accelerator.backward(losses['disc'].mean()); opt.step()
-        # A loss that this step did not form is logged as it last was.
-        self.latest.update({n: v.mean().detach() for n, v in losses.items()})
-        return dict(self.latest)
+        return {n: v.mean().detach() for n, v in losses.items()}
     def placed(self, flow, read, b)->dict:
         "Where things lie in the picture (`flow`, `surface`), what covers what (`cover`) and what lies behind (`backdrop`)."
         T, w = b['frames'].shape[1], self.config.weights_talker.get
@@ -137,7 +139,7 @@ class TalkerStage(Stage):
         inside = torch.where(b['sound'], c.mouth_weight, 0.)             # without its sound a mouth cannot be known
         boxes = b['boxes'].flatten(0, 1)
         weight = torch.where(box_weight(boxes, c.size, 0.) == 0, inside.repeat_interleave(T)[:, None, None, None], torch.ones((), device=fake.device))
-        eyes = (b['points'].flatten(0, 1)[:, [*range(17, 27), *range(36, 48)]] + 1)*c.size/2   # brows and lids; NaN where unknown weighs nothing more
+        points = b['points'].flatten(0, 1); eyes = (torch.cat([points[:, 17:27], points[:, 36:48]], 1) + 1)*c.size/2   # brows and lids; NaN where unknown weighs nothing more
         weight = weight*box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
         losses = dict(rec=pixel_loss(fake, real, weight))
         if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real, weight)
@@ -150,7 +152,7 @@ class TalkerStage(Stage):
             with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
         if self.sync is not None and T >= 5:
             ok = b['sound'] & b['boxes'].isfinite().flatten(1).all(1)
-            where = b['boxes'].nan_to_num(0.) + (~ok)[:, None, None]*torch.tensor([0., 0., 8., 8.], device=fake.device)
+            where = b['boxes'].nan_to_num(0.) + (~ok)[:, None, None]*constant((0., 0., 8., 8.), fake.device)
             d = self.sync_d(fake.unflatten(0, (B, T)), real.unflatten(0, (B, T)), where, b['wave'])
             losses['sync'] = torch.where(ok, sync_loss(d, torch.ones_like(d)), 0.)
         return losses
