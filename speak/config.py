@@ -93,6 +93,7 @@ class Config:
     generator_init:str = 'irfd'# stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
     eyes_weight:float = 2.     # how much more a pixel of the box around eyes and brows counts in 'rec'
     vary_sound:float = 0.      # how far training varies what it hears, see `data.sampling.varied`: 0 not at all, 1 for a corpus of few voices
+    vary_people:float = 0.     # how far stage 2 varies whom it shows, see `data.sampling.others`: 0 not at all, 1 for a corpus of fewer people than it could use
     clip_frames:int = 0        # frames of each of the embedded corpus's clips that are rendered, 0 for all: many people in few frames each teach more than few people in many
     window:int = 5             # frames per training window of stage 2; SyncNet sees 5
     context:int = 14           # frames of sound on either side of a window that the audio encoder hears
