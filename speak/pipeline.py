@@ -84,7 +84,7 @@ def load_talker(config_path, weights_path)->Talker:
             if found.get(k) != wanted.get(k):
                 shape = lambda s: 'absent' if s is None else f"{'x'.join(map(str, s)) or 'a number'}"
                 raise SpeakError(f"{weights_path} does not fit {config_path}: {k} is {shape(found.get(k))}, and the preset '{config.preset}' needs it {shape(wanted.get(k))}; "
-                                 "give the config.json and model.safetensors of one training run.")
+                                 "give the config.json and model.safetensors of one training run by this version of the package.")
         talker.load_state_dict(load_file(weights_path))
     except SafetensorError as e:
         raise SpeakError(f"{weights_path} is cut off or no safetensors file ({e}): copy or download it again.") from None
