@@ -45,7 +45,7 @@ def shaken(frames:torch.Tensor, # (N,3,S,S) uint8
     n, draw = len(frames), lambda *s: torch.from_numpy(rng.uniform(-1, 1, s).astype(np.float32))
     mirror, shake = draw(n) > 0, draw(n) > 0
     frames = torch.where(mirror[:, None, None, None], frames.flip(3), frames)
-    heads = torch.where(mirror[:, None], heads*torch.tensor([-1., 1., -1., -1., 1., 1.]), heads)
+    heads = torch.where(mirror[:, None], heads*_OTHER_WAY, heads)
     actions = torch.where(mirror[:, None], actions[:, _OTHER_SIDE], actions)
     roll, grow, shift = (most*draw(*s)*shake.view(-1, *[1]*(len(s) - 1)) for most, s in zip(SHAKEN, ((n,), (n,), (n, 2))))
     turn, grow = roll.deg2rad(), grow.exp()
@@ -59,6 +59,7 @@ def shaken(frames:torch.Tensor, # (N,3,S,S) uint8
 
 _sides = dict(smile_left='smile_right', smile_right='smile_left')
 _OTHER_SIDE = [ACTION_UNITS.index(_sides.get(n, n)) for n in ACTION_UNITS]   # what a mirror makes of them
+_OTHER_WAY = torch.tensor([-1., 1., -1., -1., 1., 1.])                       # and of a head's six numbers
 
 def varied(wave:np.ndarray,  # (N,) float32 in [-1,1]
            rng, strength:float # 1: as `VARIED`
@@ -86,7 +87,7 @@ def others(batch:dict, # of `TalkerWindows`
         if name.removeprefix('picture_') in ('picture', 'frames', 'pose', 'emotion', 'cover'): return torch.where(which, v.flip(-1), v)
         if name.endswith(('points', 'surface')): return torch.where(which, v*torch.tensor([-1., 1.]), v)
         if name == 'boxes': return torch.where(which, torch.stack([batch['frames'].shape[-1] - v[..., 2], v[..., 1], batch['frames'].shape[-1] - v[..., 0], v[..., 3]], -1), v)
-        if name.endswith('angles'): return torch.where(which, v*torch.tensor([-1., 1., -1., -1., 1., 1.]), v)
+        if name.endswith('angles'): return torch.where(which, v*_OTHER_WAY, v)
         if name.endswith('actions'): return torch.where(which, v[..., _OTHER_SIDE], v)
         return v                                                                                        # sound, and the mouth that it asks for
     batch = {n: mirrored(n, v) for n, v in batch.items()}

@@ -45,6 +45,8 @@ class Flow(NamedTuple):
         head, body = self.shares[:, :1], self.shares[:, 1:]
         return head*self.head + body*self.body + (1 - head - body)*identity_grid(*self.head.shape[2:], self.head.device)
 
+def _conv(inp:int, out:int, stride:int=1)->nn.Sequential: return nn.Sequential(nn.Conv2d(inp, out, 3, stride, 1), nn.GroupNorm(out//8, out), nn.LeakyReLU(0.2))
+
 class UNet(nn.Module):
     "A small U-Net over an identity picture."
     def __init__(self, size:int, inp:int, out:int,
@@ -53,9 +55,8 @@ class UNet(nn.Module):
                  width:int=16): # channels at the highest, doubled at each halving
         super().__init__()
         self.widths = widths = [min(most, width*2**i) for i in range(max(1, int(math.log2(size/least))) + 1)]
-        def conv(a, b, stride=1): return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.GroupNorm(b//8, b), nn.LeakyReLU(0.2))
-        self.down = nn.ModuleList(conv(inp if i == 0 else widths[i-1], w, 1 if i == 0 else 2) for i, w in enumerate(widths))
-        self.up = nn.ModuleList(conv(a + b, a) for a, b in zip(widths[-2::-1], widths[:0:-1]))
+        self.down = nn.ModuleList(_conv(inp if i == 0 else widths[i-1], w, 1 if i == 0 else 2) for i, w in enumerate(widths))
+        self.up = nn.ModuleList(_conv(a + b, a) for a, b in zip(widths[-2::-1], widths[:0:-1]))
         self.out = nn.Conv2d(widths[0], out, 1)
     def forward(self, x:Tensor # (B,inp,S,S)
                )->tuple:       # (B,out,S,S), the lowest map (B,C,least,least)
@@ -82,10 +83,9 @@ class Relief(nn.Module):
     "In what a head with its hair differs from `HeadFlow`'s solid. It looks at the head from the front, so that what it says of a place it has seen there; and at all of it, for what no single view shows."
     def __init__(self):
         super().__init__()
-        def conv(a, b, stride=1): return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.GroupNorm(b//8, b), nn.LeakyReLU(0.2))
-        self.view = nn.Sequential(conv(7, 32), conv(32, 48, 2), conv(48, 64, 2))
+        self.view = nn.Sequential(_conv(7, 32), _conv(32, 48, 2), _conv(48, 64, 2))
         self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9*64, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64))
-        self.near, self.out, self.solid = conv(64, 64), nn.Conv2d(64, 3, 1), nn.Linear(64, 6)
+        self.near, self.out, self.solid = _conv(64, 64), nn.Conv2d(64, 3, 1), nn.Linear(64, 6)
         for net in (self.out, self.solid): nn.init.zeros_(net.weight); nn.init.zeros_(net.bias)
     def forward(self, picture:Tensor, # (B,3,S,S)
                 matte:Tensor,         # (B,2,S,S)
@@ -163,7 +163,7 @@ class HeadFlow(nn.Module):
                 asked:Tensor,        # (B,6) the head of the frame
                 shown:Tensor,        # (B,6) the head of the picture
                 size:int,            # r
-                shape:Tensor|None=None # (B,SHAPE) of `Matte`: in what this head differs from the solid
+                shape:Tensor|None=None # (B,SHAPE) of `Relief`: in what this head differs from the solid
                )->Tensor:            # (B,2,r,r) flow, [-1,1]
         moves = self.moves(torch.cat([latent, facial], -1)).float().unflatten(1, (3, self.cells, self.cells))
         with torch.autocast(latent.device.type, enabled=False):        # half precision would round coordinates to a quarter of a pixel
@@ -346,7 +346,7 @@ class Generator(nn.Module):
         body = self.flow.body(heads[:, 0], heads[:, 1], head.shape[-1])
         front = warp(maps['matte'][:, :1], head)
         return Flow(head, body, torch.cat([front, (1 - front)*warp(maps['matte'][:, 1:], body)], 1))
-    def copied(self, flow:Flow, heads:Tensor, maps:dict, facing:Tensor|None=None)->tuple: # (B,2,3,S,S) of `HeadFlow.facing`, with more layers than one -> colours (B,3,S,S) times their share, share (B,1,S,S)
+    def copied(self, flow:Flow, heads:Tensor, maps:dict, facing:Tensor|None=None)->tuple: # (B,2,3,S,S) of `HeadFlow.facing`, where light turns -> colours (B,3,S,S) times their share, share (B,1,S,S)
         "What the picture shows of a frame: all that the flow finds, but nothing that a head hides in the picture, unless it is background that was filled in."
         picture = maps['picture']
         front = warp(picture, flow.head)
@@ -382,7 +382,7 @@ class Generator(nn.Module):
         if self.use_maps:
             full = self.layered(flow, heads, maps)
             mask, light = block.blend(h).tensor_split((1,), 1)
-            facing = self.facing(heads, maps) if self.use_layers else None
+            facing = self.facing(heads, maps) if self.use_layers and ('light' in maps or self.finish is not None) else None
             mask, (found, share) = mask.sigmoid(), self.copied(full, heads, maps, facing)
             if self.use_layers: found = found + share*light                          # a head that turns is lit anew; painting it would cost its detail
             painted, image = image, mask*found + (1 - mask*share)*image
