@@ -8,18 +8,28 @@ from speak.training.loop import read_log
 
 REPO = Path(__file__).parents[1]
 
-def train(tmp_path, *parameters): # what the processes said
+def start(tmp_path, *parameters): # what the processes said
     notebook = f"{sys.executable} -m papermill --cwd nbs nbs/train.ipynb {tmp_path}/train.$RANK.ipynb -p preset nano -p run_dir {tmp_path/'run'} {' '.join(parameters)} --log-output"
     env = dict(os.environ, ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1')
     done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--no-python', 'bash', '-c', notebook], cwd=REPO, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count('processes: 2') + done.stdout.count('processes: 2') >= 2                  # each saw the other
+    return done.stdout + done.stderr
+
+def train(tmp_path, *parameters):
+    said = start(tmp_path, *parameters)
     assert [r['step'] for r in read_log(tmp_path/'run/talker.csv')] == [6]                           # one log, of one process
     assert sorted(p.name for p in (tmp_path/'run/export').iterdir() if p.suffix != '.md') == ['config.json', 'model.safetensors']
-    return done.stdout + done.stderr
+    return said
 
 @pytest.mark.slow
 def test_two_processes(tmp_path): train(tmp_path)
+
+@pytest.mark.slow
+def test_two_processes_stop_by_the_clock(tmp_path): # at the same step, or one would wait for the other
+    said = start(tmp_path, '-p', 'minutes', '0.05')
+    assert said.count('The 0.05 minutes are up after step') == 1 and not (tmp_path/'run/export').exists()
+    train(tmp_path)
 
 @pytest.mark.slow
 def test_two_processes_stream_shards(tmp_path):

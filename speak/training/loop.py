@@ -32,6 +32,7 @@ class Stage:
     and `step(batch, k)`, which trains and returns {loss: scalar tensor} of those that it formed, and `sample()`, which returns a picture (H,W,3) uint8 made with the averaged weights.
     Steps of one `kind` with batches of the same shapes do the same work: on a GPU they are recorded once, see `Replay`, and nothing in `step` may then depend on a tensor's value or send one from the CPU."""
     name:str; steps:int
+    at = 0                                       # steps done; fewer than `steps` after `run_stage` where its time was up
     def __init__(self, config:Config, accelerator:Accelerator):
         self.config, self.accelerator, self.nets, self.optimizers, self.averages = config, accelerator, {}, {}, {}
         self.latest = {}                         # each loss as it last was
@@ -81,13 +82,18 @@ class Log:
     def __init__(self, path, step:int):
         self.path = Path(path)
         rows = [r for r in read_log(path) if r['step'] <= step] if self.path.exists() else []
-        self.path.write_text(''); self.names = None
-        for r in rows: self.add(r)
+        self.names = list(rows[0]) if rows else []
+        self._write('w', rows)
+    def _write(self, mode, rows):
+        with open(self.path, mode, newline='') as f:
+            w = csv.DictWriter(f, self.names)
+            if mode == 'w': w.writeheader()
+            w.writerows({k: f'{v:.6g}' if isinstance(v, float) else v for k, v in r.items()} for r in rows)
     def add(self, row:dict):
-        with open(self.path, 'a', newline='') as f:
-            w = csv.DictWriter(f, row)
-            if self.names is None: self.names = list(row); w.writeheader()
-            w.writerow({k: f'{v:.6g}' if isinstance(v, float) else v for k, v in row.items()})
+        if list(row) != self.names:              # the first line, or a run of an earlier version goes on with one that logs more
+            self.names, before = list(row), read_log(self.path)
+            self._write('w', [{n: r.get(n, math.nan) for n in row} for r in before])
+        self._write('a', [row])
 
 def read_log(path)->list:
     "The rows of a log as numbers; a last line that was cut off by a kill is left out."
@@ -120,13 +126,17 @@ class Replay:
             return graph, inputs, losses
         except RuntimeError as e: print(f"{self.stage.name}: the steps are started one by one, since they can't be recorded ({str(e).splitlines()[0]})."); return None
 
-def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20)->Stage:
+def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20,
+              until:float|None=None # `time.monotonic()` after which no further step begins: what is done is kept, and the next call goes on
+             )->Stage:
     "Train a stage to its last step, from where its checkpoint stands."
     c, acc, run_dir = stage.config, stage.accelerator, Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     file, first, before = run_dir/f'{stage.name}.safetensors', 0, 0.
     if file.exists():
         state, _ = load_tensors(file, c); stage.load(state, file); first, before = state['step'], state['seconds']
+    stage.at = first
+    over = lambda: until is not None and acc.reduce(torch.tensor(float(time.monotonic() > until), device=acc.device), 'sum').item() > 0   # each process has its own clock, and all stop at the same step
     start = saved = time.monotonic()
     log = Log(run_dir/f'{stage.name}.csv', first) if acc.is_main_process else None
     def save(step):
@@ -139,6 +149,7 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20)->Stage
     sums, count, waited = {}, 0, 0.
     asked = logged = time.monotonic()
     bar = tqdm(range(first, stage.steps), desc=stage.name, initial=first, total=stage.steps, disable=not (progress and acc.is_main_process), mininterval=5)
+    if first < stage.steps and over(): bar.close(); return stage
     for k, batch in zip(bar, loader(stage.batches, first, stage.steps)):
         waited += time.monotonic() - asked
         batch = {n: v.to(acc.device, non_blocking=True) for n, v in batch.items()}
@@ -166,7 +177,8 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20)->Stage
             if log: log.add(dict(step=k + 1, seconds=round(before + now - start, 1), waiting=round(share, 3), **means))   # share of the time in which there was no batch
             bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
         if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps: save(k + 1); saved = time.monotonic()
-        asked = time.monotonic()
-    if first < stage.steps: save(stage.steps)
+        stage.at, asked = k + 1, time.monotonic()
+        if over(): bar.close(); break
+    if first < stage.at: save(stage.at)
     acc.wait_for_everyone()                       # what comes after reads the file
     return stage
