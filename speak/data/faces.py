@@ -8,7 +8,7 @@ __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS'
            'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face',
            'find_face', 'Square', 'crop_square', 'already_cropped', 'apply_crop', 'union_box', 'video_crop',
            'interocular', 'mouth_opening', 'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_fit',
-           'head_numbers', 'head_pose', 'landmarks_with_face_alignment']
+           'head_numbers', 'heads_of', 'head_pose', 'landmarks_with_face_alignment']
 
 # %% ../../nbs/data/faces.ipynb #cc9f290a
 import warnings
@@ -385,6 +385,13 @@ def head_numbers(
 )->np.ndarray: # float32 (T,6)
     "Yaw/45°, pitch/25°, roll/20°; the middle of the eyes (x, y), 2 to half a frame; twice the logarithm of half-frames per decimetre: what a pose code should hold, each about [-1,1]."
     return np.concatenate([np.divide(angles, ANGLE_UNITS), (np.multiply(eyes, 2) - 1)*2, 2*np.log(2*np.asarray(scale))[:, None]], 1).astype(np.float32)
+
+def heads_of(
+    numbers, # (T,6)
+)->tuple: # (T,3) degrees; (T,2) fractions of the frame; (T,) frames per decimetre
+    "The inverse of `head_numbers`."
+    numbers = np.asarray(numbers, np.float64)
+    return numbers[:, :3]*ANGLE_UNITS, (numbers[:, 3:5]/2 + 1)/2, np.exp(numbers[:, 5]/2)/2
 
 def head_pose(
     landmarks,      # (T,68,2) pixels

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACTION_UNITS', 'IDENTITY_SPLITS', 'SURFACE_HEAD', 'SURFACE', 'Factors', 'Truth', 'still_tracks', 'truth', 'recombine',
-           'factors_for', 'Clip', 'head_places', 'render', 'lookup']
+           'factors_for', 'Clip', 'head_places', 'pose_of', 'render', 'lookup']
 
 # %% ../../nbs/data/synthetic.ipynb #781be02c
 import colorsys, functools, hashlib
@@ -944,6 +944,18 @@ def head_places(
         eyes[i], scale[i] = (.5 + dx + q*x, .5 + dy - q*(y + .13)), q*_DECIMETRE
     angles[:, 1] += _TIPPED
     return angles, eyes, scale
+
+def pose_of(
+    angles, # (T,3) degrees
+    eyes,   # (T,2) fractions of the frame
+    scale,  # (T,) frames per decimetre
+)->np.ndarray: # (T,6) of `Truth.pose`
+    "The inverse of `head_places`: the track that puts heads there."
+    pose = np.empty((len(angles), 6)); pose[:, :3] = angles; pose[:, 1] -= _TIPPED
+    for p, (dx, dy), s in zip(pose, eyes, scale):
+        x, y, z = _PIVOT + _rotation(*p[:3])@(_EYES_MIDDLE - _PIVOT); q = s/_DECIMETRE
+        p[3:] = q*2.4*(8. - z)/7.6, dx - .5 - q*x, dy - .5 + q*(y + .13)
+    return pose.astype(np.float32)
 
 def render(
     truth:Truth,     # what to draw
