@@ -149,8 +149,8 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20,
     sums, count, waited = {}, 0, 0.
     asked = logged = time.monotonic()
     bar = tqdm(range(first, stage.steps), desc=stage.name, initial=first, total=stage.steps, disable=not (progress and acc.is_main_process), mininterval=5)
-    if first < stage.steps and over(): bar.close(); return stage
     for k, batch in zip(bar, loader(stage.batches, first, stage.steps)):
+        if over(): break
         waited += time.monotonic() - asked
         batch = {n: v.to(acc.device, non_blocking=True) for n, v in batch.items()}
         # Set the learning rate: a function of the step, so that there is nothing to restore.
@@ -178,7 +178,7 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20,
             bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
         if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps: save(k + 1); saved = time.monotonic()
         stage.at, asked = k + 1, time.monotonic()
-        if over(): bar.close(); break
+    bar.close()
     if first < stage.at: save(stage.at)
     acc.wait_for_everyone()                       # what comes after reads the file
     return stage
