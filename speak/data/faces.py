@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS', 'SMALLEST', 'SMALLEST_TURNED', 'ENLARGE',
-           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'HEAD_MODEL', 'POSE_WEIGHTS', 'ANGLE_UNITS',
+           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'HEAD_MODEL', 'POSE_WEIGHTS', 'ANGLE_UNITS', 'MIRRORED',
            'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face',
            'find_face', 'Square', 'crop_square', 'already_cropped', 'apply_crop', 'union_box', 'video_crop',
            'interocular', 'mouth_opening', 'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_fit',
@@ -346,6 +346,7 @@ POSE_WEIGHTS[[36,39,42,45]] = 2  # eye corners
 POSE_WEIGHTS[[48,54]] = .25   # mouth corners: they move, but widen the base for pitch
 
 ANGLE_UNITS = (45., 25., 20.)      # degrees of yaw, pitch, roll that count as 1 where angles are learned
+MIRRORED = (-1., 1., -1., -1., 1., 1.) # what a mirror makes of the six of `head_numbers`
 
 def head_fit(
     landmarks,      # (T,68,2) pixels

@@ -12,7 +12,7 @@ import numpy as np, torch, torch.nn.functional as F
 from torch.utils.data import Dataset, DataLoader
 from ..config import Config, EMOTIONS, SpeakError
 from .corpora import Cache, KNOWN
-from .faces import ANGLE_UNITS, head_fit, head_numbers, mouth_box
+from .faces import ANGLE_UNITS, MIRRORED, head_fit, head_numbers, mouth_box
 from .synthetic import ACTION_UNITS, SURFACE
 
 # %% ../../nbs/data/sampling.ipynb #702424ec
@@ -59,7 +59,7 @@ def shaken(frames:torch.Tensor, # (N,3,S,S) uint8
 
 _sides = dict(smile_left='smile_right', smile_right='smile_left')
 _OTHER_SIDE = [ACTION_UNITS.index(_sides.get(n, n)) for n in ACTION_UNITS]   # what a mirror makes of them
-_OTHER_WAY = torch.tensor([-1., 1., -1., -1., 1., 1.])                       # and of a head's six numbers
+_OTHER_WAY = torch.tensor(MIRRORED)
 
 def varied(wave:np.ndarray,  # (N,) float32 in [-1,1]
            rng, strength:float # 1: as `VARIED`

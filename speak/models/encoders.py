@@ -12,7 +12,7 @@ import torch, torch.nn as nn
 from torch import Tensor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from ..config import FACTORS, Config
-from ..data.faces import ANGLE_UNITS
+from ..data.faces import ANGLE_UNITS, MIRRORED
 from .layers import constant, identity_grid, warp
 
 # %% ../../nbs/models/encoders.ipynb #09bda8f3
@@ -95,7 +95,7 @@ class Encoders(nn.ModuleDict):
     "E_i, E_e and E_p of a preset, and `angles`, a linear layer that reads a head's six numbers from a pose code."
     def __init__(self, c:Config):
         super().__init__({f: Encoder(c.block, c.depths, c.width, c.code, c.norm, c.grid, c.stem) for f in FACTORS})
-        self.angles, self.cells = nn.Linear(c.code, 6), c.size*3//4
+        self.angles, self.cells, self.twice = nn.Linear(c.code, 6), c.size*3//4, c.asked == 'twice'
         # Without maps the identity code alone has to say what hair and clothes are like.
         self.close = dict(frame=(), face=('emotion', 'identity') if c.identity_path == 'maps' else ('emotion',))[c.sees]
     def forward(self, frames:Tensor,           # (N,3,S,S)
@@ -104,12 +104,20 @@ class Encoders(nn.ModuleDict):
                )->dict:                        # {factor: (N,D)}
         "Codes of these frames. What E_e and E_i learn does not reach E_p: it has to find heads, not to please them."
         near = any(f in self.close for f in factors)
-        pose = self['pose'](frames) if 'pose' in factors or (near and heads is None) else None
+        pose = self.pose_codes(frames) if 'pose' in factors or (near and heads is None) else None
         view = face_view(frames, self.angles(pose).detach() if heads is None else heads, self.cells) if near else None
         return {f: pose if f == 'pose' else self[f](view if f in self.close else frames) for f in factors}
+    def pose_codes(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,D)
+        "E_p's codes. With `asked='twice'`, where nothing is learned, they are moved to where `angles` reads the mean of what E_p says of the frame and of its mirror image, and no further."
+        codes = self['pose'](frames)
+        if not self.twice or self.training: return codes
+        apart = self.angles(self['pose'](frames.flip(-1)))*constant(MIRRORED, frames.device) - self.angles(codes)
+        with torch.autocast(frames.device.type, enabled=False):
+            read = self.angles.weight.float()                              # (6,D); the shortest step in the code that moves what it reads
+            return codes + (apart.float()/2 @ torch.linalg.solve(read @ read.T, read)).to(codes.dtype)
     def heads(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,6)
         "Six numbers of the heads of frames."
-        return self.angles(self['pose'](frames))
+        return self.angles(self.pose_codes(frames))
 
 def shown_codes(codes:dict, # of an identity picture, {factor: (B,D)}
                 how:str     # setting `shown`
