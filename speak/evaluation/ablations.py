@@ -56,7 +56,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, light turns with the head':  (['extra'], dict(layers='filled', light='turned', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'E_p asked of the mirror image too':    (['extra'], dict(asked='twice')),
-    'other people in stage 2':              (['extra'], dict(vary_people=1.)),            # in no preset
+    'other people in stage 2':              (['extra'], dict(vary_people=1.)),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
