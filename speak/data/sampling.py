@@ -236,9 +236,12 @@ class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
     of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
     either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say where a loss asks for it, NaN where nobody knows: `surface` (B,T,192,2), `picture_surface` (B,192,2), `cover` (B,T,2,S,S), `picture_cover` (B,2,S,S), `angles` (B,T,6), `picture_angles` (B,6), `actions` (B,T,18), `picture_actions` (B,18), `articulation` (B,T,8)."""
+    def single(self, step:int)->bool:
+        "Whether a step draws single frames."
+        return self.config.batch_singles > 0 and step % 4 > 0
     def draw(self, step:int)->dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
-        if self.config.batch_singles and step % 4: B, T = self.config.batch_singles, 1
+        if self.single(step): B, T = self.config.batch_singles, 1
         if self.usable is None:
             long = [c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window]
             heard = [c for c in long if self.cache.clips[c].has_sound]
