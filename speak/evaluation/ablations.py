@@ -9,7 +9,7 @@ __all__ = ['ABLATIONS', 'stage_folders', 'steps_of', 'train_row']
 import dataclasses, hashlib, json
 from pathlib import Path
 from ..config import Config, SpeakError, configure, nearest
-from ..data.corpora import Cache, open_stills
+from ..data.corpora import Cache, open_corpus, open_stills
 from ..training.checkpoint import load_tensors
 from ..training.irfd import IrfdStage
 from ..training.loop import make_accelerator, run_stage
@@ -57,12 +57,13 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'E_p asked of the mirror image too':    (['extra'], dict(asked='twice')),
     'other people in stage 2':              (['extra'], dict(vary_people=1.)),
+    'five times as many people':            (['extra'], dict(brief=2400)),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
 
-_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'reach')
-_STAGE2 = ('weights_talker', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked')
+_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'reach')
+_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
     "Where a row's stages lie: named by every setting that decides them, so that rows share what they have in common."
@@ -78,7 +79,7 @@ def steps_of(row:str, c:Config)->dict: # {stage: steps}
 
 def train_row(row:str,       # of `ABLATIONS`
               preset:str, seed:int,
-              cache:Cache,   # frames of the preset's size
+              frames,        # folder of the caches of rendered clips, one per corpus that rows ask for
               run_dir,       # of all rows and seeds
               settings=None, # changes to the preset that all rows share
               progress:bool=True
@@ -89,10 +90,11 @@ def train_row(row:str,       # of `ABLATIONS`
     for n, v in ABLATIONS[row][1].items(): changes[n] = {**changes.get(n, {}), **v} if isinstance(v, dict) else v
     c = configure(preset, **changes); sync, one, two = stage_folders(row, c, run_dir)
     acc, todo = make_accelerator(c), steps_of(row, c)
+    cache = Cache.build(open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief), frames, c.size, jobs=1, progress=progress)   # the same for all seeds, which decide first weights and what is drawn
     def run(stage, folder):
         made = run_stage(stage(), folder, progress); (folder/'done').touch(); return made
     if todo['sync'] and not (sync/'done').exists(): run(lambda: SyncStage(c, acc, cache), sync)
-    if todo['irfd'] and not (one/'done').exists(): run(lambda: IrfdStage(c, acc, cache, open_stills(c, 'synthetic', cache.folder.parent, progress)), one)
+    if todo['irfd'] and not (one/'done').exists(): run(lambda: IrfdStage(c, acc, cache, open_stills(c, 'synthetic', frames, progress)), one)
     if not (two/'export').exists():
         export(run(lambda: TalkerStage(c, acc, cache, one/'irfd.safetensors' if todo['irfd'] else None, sync/'sync.safetensors'), two), two/'export')
     full = () if row == 'SPEAK' else stage_folders('SPEAK', configure(preset, **dict(settings or {}, seed=seed)), run_dir)
