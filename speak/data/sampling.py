@@ -258,7 +258,7 @@ class TalkerWindows(Batches):
         labels, asked = {}, self.config.weights_talker.get                      # a fit to landmarks takes time: only what a loss wants
         if asked('surface'): labels.update(surface=self.surface(at), picture_surface=self.surface(picture))
         if asked('cover') or asked('backdrop'): labels.update(cover=self.cover(at), picture_cover=self.cover(picture))
-        if asked('angles'): labels.update(angles=self.heads(pose), picture_angles=self.heads(picture))
+        if asked('angles') or self.config.heads == 'told': labels.update(angles=self.heads(pose), picture_angles=self.heads(picture))
         if asked('actions'): labels.update(actions=self.known('actions', emotion), picture_actions=self.known('actions', picture))
         if asked('articulation'): labels.update(articulation=self.known('articulation', at))
         wave = np.stack([varied(self.cache.sound(c, f - extra, T + 2*extra), rng, self.config.vary_sound) for c, f in zip(clips, first)])

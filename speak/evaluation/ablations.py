@@ -56,6 +56,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, light turns with the head':  (['extra'], dict(layers='filled', light='turned', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'E_p asked of the mirror image too':    (['extra'], dict(asked='twice')),
+    'stage 2 is told where heads are':      (['extra'], dict(heads='told')),
     'other people in stage 2':              (['extra'], dict(vary_people=1.)),
     'five times as many people':            (['extra'], dict(brief=2400)),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
@@ -63,7 +64,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
 }
 
 _STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'reach')
-_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked')
+_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
     "Where a row's stages lie: named by every setting that decides them, so that rows share what they have in common."

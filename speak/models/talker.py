@@ -77,14 +77,17 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 emotion:Tensor, # (BT,3,S,S)
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int,          # frames of the window
-                paint:bool=True # False: no frames are made, None stands for them
+                paint:bool=True, # False: no frames are made, None stands for them
+                heads:tuple|None=None # (B,6) of the picture and (B,T,6) of the pose source, where someone knows better than E_p; NaN where not
                )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with more layers than one these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
-        who = self.identity(picture, paint)
+        if heads is not None and self.generator.use_maps: shown, asked = (torch.where(h.isfinite(), h, found) for h, found in zip(heads, (self.encoders.heads(picture), self.encoders.angles(pose))))
+        else: shown = asked = None
+        who = self.identity(picture, paint, shown)
         read = self.readings(audio, pose, emotion, who.get('shown'))
-        frames, flow = self.generate(who, audio, pose, emotion, parts=True) if paint else (None, self.generate(who, audio, pose, emotion, paint=False))
+        frames, flow = self.generate(who, audio, pose, emotion, parts=True, heads=asked) if paint else (None, self.generate(who, audio, pose, emotion, paint=False, heads=asked))
         if self.generator.use_layers: read.update(cover=flow.shares, picture_cover=covered(who['matte']))
         if 'backdrop' in who: read['backdrop'] = who['backdrop']
         return frames.flatten(0, 1) if paint else None, flow, read
