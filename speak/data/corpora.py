@@ -42,6 +42,7 @@ class SyntheticCorpus:
                  longest:int=0,       # frames of a clip that are rendered, 0 for all
                  brief:int=0):        # clips of `BRIEF` frames, of people beyond those of the others; only of 'train'
         if split not in synthetic.IDENTITY_SPLITS: raise SpeakError(f"The embedded corpus has no split '{split}': {nearest(split, synthetic.IDENTITY_SPLITS)}")
+        if min(clips, brief) < 0: raise SpeakError(f"clips is {clips} and brief {brief}; neither can be less than 0.")
         if brief and split != 'train': raise SpeakError(f"Brief clips are for training; the embedded corpus's split '{split}' has none.")
         self.split, self.seed, self.longest, self.key = split, seed, longest, f'synthetic-{split}-{clips}-{seed}' + (f'-{longest}' if longest or brief else '') + (f'-{brief}' if brief else '')
         people, sentences = synthetic.IDENTITY_SPLITS[split], speech.SENTENCE_SPLITS[split]
