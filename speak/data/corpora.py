@@ -304,7 +304,8 @@ class Cache:
         shutil.rmtree(part, ignore_errors=True); (part/'clips').mkdir(parents=True)
         try:
             loaded, rejected = {}, {}
-            with warnings.catch_warnings(), closing(Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(delayed(_load_one)(corpus, i, size, part) for i in range(len(corpus.clips)))) as results:
+            together = min(16, 1 + len(corpus.clips)//400)                                # clips a task: the corpus is sent with each, and a large one takes longer to send than a clip to render
+            with warnings.catch_warnings(), closing(Parallel(jobs or -1, return_as='generator', batch_size=together, idle_worker_timeout=10)(delayed(_load_one)(corpus, i, size, part) for i in range(len(corpus.clips)))) as results:
                 warnings.filterwarnings('ignore', '.* tasks', UserWarning)               # joblib's, when it is stopped early
                 for i, result in enumerate(tqdm(results, desc=f'cache {corpus.key}', total=len(corpus.clips), disable=not progress, mininterval=2)):
                     if not isinstance(result, str): loaded[i] = result; continue
