@@ -100,12 +100,12 @@ class Encoders(nn.ModuleDict):
         self.close = dict(frame=(), face=('emotion', 'identity') if c.identity_path == 'maps' else ('emotion',))[c.sees]
     def forward(self, frames:Tensor,           # (N,3,S,S)
                 factors=FACTORS,               # whose codes are wanted
-                heads:Tensor|None=None         # (N,6) where heads are, with sees='face'; None: E_p says
+                heads:Tensor|None=None         # (N,6) where heads are, with sees='face'; None, and NaN where the pose code is wanted too: E_p says
                )->dict:                        # {factor: (N,D)}
         "Codes of these frames. What E_e and E_i learn does not reach E_p: it has to find heads, not to please them."
         near = any(f in self.close for f in factors)
         pose = self.pose_codes(frames) if 'pose' in factors or (near and heads is None) else None
-        view = face_view(frames, self.angles(pose).detach() if heads is None else heads, self.cells) if near else None
+        view = face_view(frames, heads if pose is None else self.placed(pose, heads).detach(), self.cells) if near else None
         return {f: pose if f == 'pose' else self[f](view if f in self.close else frames) for f in factors}
     def pose_codes(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,D)
         "E_p's codes. With `asked='twice'`, where nothing is learned, they are moved to where `angles` reads the mean of what E_p says of the frame and of its mirror image, and no further."
@@ -115,6 +115,12 @@ class Encoders(nn.ModuleDict):
         with torch.autocast(frames.device.type, enabled=False):
             read = self.angles.weight.float()                              # (6,D); the shortest step in the code that moves what it reads
             return codes + (apart.float()/2 @ torch.linalg.solve(read @ read.T, read)).to(codes.dtype)
+    def placed(self, pose:Tensor,              # (N,D) pose codes
+               heads:Tensor|None=None          # (N,6) where heads are, where someone knows better than E_p; NaN where not
+              )->Tensor:                       # (N,6)
+        "Six numbers of heads: as told, else as E_p's codes say."
+        found = self.angles(pose)
+        return found if heads is None else torch.where(heads.isfinite(), heads, found)
     def heads(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,6)
         "Six numbers of the heads of frames."
         return self.angles(self.pose_codes(frames))

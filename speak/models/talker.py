@@ -35,13 +35,13 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
     def identity(self, picture:Tensor, # (B,3,S,S)
                  paint:bool=True,      # False: without the maps, which only painting needs
-                 heads:Tensor|None=None # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p
+                 heads:Tensor|None=None # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p; NaN where not
                 )->dict:               # 'code' (B,D); with maps also 'shown', the 'head' (B,6) and the maps
         "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
         codes = self.encoders(picture, ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())), heads)
         kept = {'code': codes['identity']}
         if not self.generator.use_maps: return kept
-        if heads is None: heads = self.encoders.angles(codes['pose'])
+        heads = self.encoders.placed(codes['pose'], heads)
         return {**kept, 'shown': shown_codes(codes, self.config.shown), 'head': heads, **self.generator.identity_maps(picture, heads, paint)}
     def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
         "f_P."
@@ -56,7 +56,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                  emotion:Tensor, # (B,T,D) codes
                  parts:bool=False, # also the flow (BT,2,S,S), None without maps
                  paint:bool=True, # False: the `Flow` that painting starts from is all that is wanted
-                 heads:Tensor|None=None # (B,T,6) where heads are to be, as in `identity`; None: where E_p found them
+                 heads:Tensor|None=None # (B,T,6) where heads are to be, as in `identity`
                 )->Tensor:       # (B,T,3,S,S)
         "Eq. 9, frame by frame."
         B, T = pose.shape[:2]
@@ -64,7 +64,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         codes, p = [every.pop('code')], pose.flatten(0, 1)
         if self.generator.use_maps:
             codes.append(every.pop('shown'))
-            heads = torch.stack([self.encoders.angles(p) if heads is None else heads.flatten(0, 1), every.pop('head')], 1)   # (BT,2,6)
+            heads = torch.stack([self.encoders.placed(p, heads if heads is None else heads.flatten(0, 1)), every.pop('head')], 1)   # (BT,2,6)
         facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
         F = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)              # (BT,L)
         if not paint: return self.generator.start(F, facial, heads, every)
@@ -78,13 +78,12 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int,          # frames of the window
                 paint:bool=True, # False: no frames are made, None stands for them
-                heads:tuple|None=None # (B,6) of the picture and (B,T,6) of the pose source, where someone knows better than E_p; NaN where not
+                heads:tuple=(None, None) # of the picture, as in `identity`, and of the pose source, as in `generate`
                )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with more layers than one these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
-        if heads is not None and self.generator.use_maps: shown, asked = (torch.where(h.isfinite(), h, found) for h, found in zip(heads, (self.encoders.heads(picture), self.encoders.angles(pose))))
-        else: shown = asked = None
+        shown, asked = heads
         who = self.identity(picture, paint, shown)
         read = self.readings(audio, pose, emotion, who.get('shown'))
         frames, flow = self.generate(who, audio, pose, emotion, parts=True, heads=asked) if paint else (None, self.generate(who, audio, pose, emotion, paint=False, heads=asked))

@@ -96,7 +96,7 @@ class TalkerStage(Stage):
         for f in self.held: self.bare('talker').encoders[f].eval()              # held means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
-            fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint, (b['picture_angles'], b['angles']) if c.heads == 'told' else None)
+            fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint, (b['picture_angles'], b['angles']) if c.heads == 'told' else (None, None))
         losses = {}
         if flow is not None: losses.update(self.placed(flow, read, b))
         losses.update(self.labels(read, b))
