@@ -85,7 +85,7 @@ class Config:
     places:str = 'none'        # with maps, whether painting is told where on the face each place of the frame lies: 'face' or 'none'
     light:str = 'added'        # with more layers than one, light is 'added' to what is copied, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
     finish:str = 'blended'     # with maps, what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
-    asked:str = 'once'         # how often E_p is asked where the head of a frame is when nothing is learned: 'once' (printed), or 'twice', of the frame's mirror image too, and the mean of both answers counts
+    asked:str = 'once'         # how often E_p is asked where the head of a frame is when nothing is learned: 'once' (printed), 'twice', of the frame's mirror image too, or 'often', of both and of both moved by a pixel to each side; the mean of the answers counts
     heads:str = 'found'        # with maps, where stage 2 takes the heads of picture and pose source to be when it learns to paint: as E_p has 'found' them (printed), or as the corpus has 'told', where it knows; what generates goes by E_p
     shown:str = 'pose'         # with maps, what of the identity picture tells the warp where it starts: 'pose', or 'face' for pose and expression
     join:str = 'concat'        # eq. 5: 'concat' or 'sum'
@@ -116,9 +116,9 @@ _W2t = {**_W2s, 'flow': 10., 'surface': 5., 'cover': 5., 'backdrop': 2., 'sync':
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
  #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      asked          heads          shown          sees           labels              places          layers           light           finish            identity_path
- 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   asked='twice', heads='told',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   asked='often', heads='told',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
  'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   asked='once',  heads='found', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='maps'),
- 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  asked='twice', heads='found', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  asked='often', heads='found', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
  'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  asked='twice', heads='found', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
  'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  asked='once',  heads='found', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='code'),
 }
@@ -140,7 +140,7 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(stem=('resnet','fine'), asked=('once','twice'), heads=('found','told'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
+CHOICES = dict(stem=('resnet','fine'), asked=('once','twice','often'), heads=('found','told'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 
