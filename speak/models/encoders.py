@@ -125,7 +125,7 @@ class Encoders(nn.ModuleDict):
         for right, down in self.views:
             view, moved = shifted(frames, right, down), constant((0., 0., 0., pixel*right, pixel*down, 0.), frames.device)
             said += [self.angles(codes if view is frames else self['pose'](view)) - moved, self.angles(self['pose'](view.flip(-1)))*constant(MIRRORED, frames.device) - moved]
-        apart = torch.stack(said).mean(0) - self.angles(codes)
+        apart = sum(said)/len(said) - self.angles(codes)                   # one after the other: `mean` rounds by how many frames there are
         with torch.autocast(frames.device.type, enabled=False):
             read = self.angles.weight.float()                              # (6,D); the shortest step in the code that moves what it reads
             return codes + (apart.float() @ torch.linalg.solve(read @ read.T, read)).to(codes.dtype)
