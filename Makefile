@@ -12,7 +12,7 @@ help:
 	@echo 'make demo     a video from the four embedded inputs, and a grid of one change each, in demo/'
 	@echo 'make test     every notebook, then tests/ (WORKERS=1 for one notebook at a time)'
 	@echo 'make slow     the tests marked slow too'
-	@echo 'make weights  train the shipped weights again on the embedded corpus'
+	@echo 'make weights  train weights by the shipped recipe on the embedded corpus'
 	@echo 'make readme   README.md from nbs/index.ipynb'
 	@echo 'make lock     requirements.lock from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)'
 	@echo 'make clean    remove what the above made, without runs/'
