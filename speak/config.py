@@ -86,6 +86,7 @@ class Config:
     light:str = 'added'        # with more layers than one, light is 'added' to what is copied, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
     finish:str = 'blended'     # with maps, what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
     asked:str = 'once'         # how often E_p is asked where the head of a frame is when nothing is learned: 'once' (printed), 'twice', of the frame's mirror image too, or 'often', of both and of both moved by a pixel to each side; the mean of the answers counts
+    corrected:str = 'none'     # with sees='face', whether what E_p says of a head is corrected by a look at the 'face' from the front, see `models.encoders.Correction`, or by 'none' (printed)
     heads:str = 'found'        # with maps, where stage 2 takes the heads of picture and pose source to be when it learns to paint: as E_p has 'found' them (printed), or as the corpus has 'told', where it knows; what generates goes by E_p
     shown:str = 'pose'         # with maps, what of the identity picture tells the warp where it starts: 'pose', or 'face' for pose and expression
     join:str = 'concat'        # eq. 5: 'concat' or 'sum'
@@ -107,20 +108,20 @@ class Config:
     def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
 
 # %% ../nbs/config.ipynb #7f337167
-_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., actions=0., mouth=0., flow=0.) # the paper gives no weights; 'angles', 'actions', 'mouth' and 'flow' are ours, see losses, "Beyond eq. 8"
-_W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., actions=0., mouth=0., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
+_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., corrected=0., actions=0., mouth=0., flow=0.) # the paper gives no weights; 'angles', 'corrected', 'actions', 'mouth' and 'flow' are ours, see losses, "Beyond eq. 8"
+_W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., corrected=0., actions=0., mouth=0., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
 _W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., surface=0., cover=0., backdrop=0., ssim=0., emotion=0., angles=0., actions=0., articulation=0.)   # small nets: see losses, "Beyond eq. 13"
-_W1t = {**_W1s, 'angles': 2., 'actions': 3., 'mouth': 1.}                 # the newer recipe: what the corpus knows exactly is learned by labels
+_W1t = {**_W1s, 'angles': 2., 'corrected': 2., 'actions': 3., 'mouth': 1.}                 # the newer recipe: what the corpus knows exactly is learned by labels
 _W2t = {**_W2s, 'flow': 10., 'surface': 5., 'cover': 5., 'backdrop': 2., 'sync': .5, 'ssim': 2., 'emotion': .3, 'articulation': 1.} # the newer recipe; `mini` keeps the one that its committed tables were made with
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
- #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      asked          heads          shown          sees           labels              places          layers           light           finish            identity_path
- 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   asked='often', heads='told',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   asked='once',  heads='found', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='maps'),
- 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  asked='often', heads='found', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  asked='twice', heads='found', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  asked='once',  heads='found', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='code'),
+ #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      asked          corrected          heads          shown          sees           labels              places          layers           light           finish            identity_path
+ 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   asked='often', corrected='face',  heads='told',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   asked='once',  corrected='none',  heads='found', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='maps'),
+ 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  asked='twice', corrected='face',  heads='found', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  asked='twice', corrected='face',  heads='found', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  asked='once',  corrected='none',  heads='found', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='code'),
 }
 for name, row in dict(
  #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
@@ -140,7 +141,7 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(stem=('resnet','fine'), asked=('once','twice','often'), heads=('found','told'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
+CHOICES = dict(stem=('resnet','fine'), asked=('once','twice','often'), corrected=('none','face'), heads=('found','told'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 
@@ -179,6 +180,8 @@ def configure(preset:str='tiny', # 'nano', 'mini', 'tiny', 'small' or 'paper'
     if c.steps_labels >= c.steps_irfd: raise SpeakError(f"steps_labels is {c.steps_labels} of {c.steps_irfd} steps_irfd; it must be less, or the generator of stage 1 never learns.")
     if c.paint_from and not (c.identity_path == 'maps' and c.weights_talker['flow']): raise SpeakError(f"paint_from is {c.paint_from}, but with identity_path='{c.identity_path}' and weight {c.weights_talker['flow']} of the loss 'flow' nothing learns before; make paint_from 0.")
     if c.weights_talker['sync'] and 0 < c.clip_frames < 40: raise SpeakError(f"clip_frames is {c.clip_frames}; SyncNet learns from clips of 40 frames, so it must be at least 40, or 0 for all, or the weight of the loss 'sync' 0.")
+    if c.corrected == 'face' and c.sees != 'face': raise SpeakError(f"corrected is 'face', but sees is '{c.sees}', so nothing looks at the face from the front; make sees 'face', or corrected 'none'.")
+    if c.corrected == 'face' and not c.batch_shaken: raise SpeakError("corrected is 'face' and batch_shaken 0; the correction learns from shaken frames, so there must be some, or make corrected 'none'.")
     if c.window < 5: raise SpeakError(f"window is {c.window}; SyncNet sees five frames, so it must be at least 5.")
     return c
 

@@ -190,7 +190,7 @@ class Batches(Dataset):
 
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
-    emotion codes are read from; `shaken` (H,3,S,S) frames of which only labels are learned and `shaken_angles` (H,6), `shaken_actions` (H,18) and `shaken_label` (H,), see the function of this name; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+2K,) emotion or -1, `angles` (2B+2K,6), see `heads`, and `actions` (2B+2K,18), see `known`, of the frames, of those labelled and of their pictures, `mouth` (K,8) the articulators of the last; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
+    emotion codes are read from; `shaken` (H,3,S,S) frames of which only labels are learned and `shaken_angles` (H,6), `shaken_actions` (H,18) and `shaken_label` (H,), see the function of this name, and with `corrected` `shaken_off` (H,6), how far from E_p's word the correction starts, in its units; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+2K,) emotion or -1, `angles` (2B+2K,6), see `heads`, and `actions` (2B+2K,18), see `known`, of the frames, of those labelled and of their pictures, `mouth` (K,8) the articulators of the last; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
     def __init__(self, cache, config:Config, process:int=0,
                  stills=None): # cache of `SyntheticStills` that labelled frames are drawn from; None: from the clips
         self.stills = IrfdPairs(stills, dataclasses.replace(config, drive='self')) if stills is not None else None
@@ -211,7 +211,10 @@ class IrfdPairs(Batches):
         "H frames for the sake of what shows in them, head and expression: see `shaken`."
         at = rng.integers(len(self.cache.frames), size=H)
         frames, heads, actions = shaken(self.jittered(at, rng), self.heads(at), self.known('actions', at), rng)
-        return dict(shaken=frames, shaken_angles=heads, shaken_actions=actions, shaken_label=self.felt(at))
+        batch = dict(shaken=frames, shaken_angles=heads, shaken_actions=actions, shaken_label=self.felt(at))
+        if self.config.corrected == 'none': return batch
+        off = rng.uniform(size=(H, 1))*rng.standard_normal((H, 6))                # E_p errs less on those it learns from than on others
+        return dict(batch, shaken_off=torch.from_numpy(off.astype(np.float32)))
     def draw(self, step:int)->dict:
         rng, B = self.rng(step), self.config.batch_irfd
         s = self.clips(rng, B, self.everything)

@@ -57,6 +57,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'E_p asked of the mirror image too':    (['extra'], dict(asked='twice')),
     'E_p asked in ten views':               (['extra'], dict(asked='often')),
+    'E_p corrected by a look at the face':  (['extra'], dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.))),
     'stage 2 is told where heads are':      (['extra'], dict(heads='told')),
     'other people in stage 2':              (['extra'], dict(vary_people=1.)),
     'five times as many people':            (['extra'], dict(brief=2400)),
@@ -64,7 +65,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
 
-_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'reach')
+_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'reach', 'corrected')
 _STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2

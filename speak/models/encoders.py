@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEAD_MIDDLE', 'HEAD_RADII', 'SHOWN', 'VIEWS', 'group_norm', 'Pointwise', 'Encoder', 'head_placement', 'face_view',
-           'shifted', 'Encoders', 'shown_codes']
+           'shifted', 'Correction', 'Encoders', 'shown_codes']
 
 # %% ../../nbs/models/encoders.ipynb #4cefa793
 import math
@@ -56,6 +56,10 @@ class Encoder(nn.Module):
         x = self.stem(frames)       # (B,C,H/4,W/4), 'fine': twice the height and width, here and below
         x = self.stages(x)          # (B,8C·expansion,H/32,W/32)
         return self.code(self.pool(x).flatten(1))
+    def seen(self, frames:Tensor    # (B,3,H,W)
+            )->Tensor:              # (B,4C·expansion,H/16,W/16), 'fine': twice the height and width
+        "The map that the third stage makes, in which places are still apart."
+        return self.stages[:3](self.stem(frames))
 
 # %% ../../nbs/models/encoders.ipynb #fa0e0002
 HEAD_MIDDLE, HEAD_RADII = (0., .27, .95), (.70, 1.45, 1.02)   # an ellipsoid for a head: right, down, back; decimetres from the middle of the eyes
@@ -101,6 +105,26 @@ def shifted(frames:Tensor, right:int, down:int)->Tensor: # (N,3,S,S), pixels
     wide = F.pad(frames, [most]*4, mode='replicate')
     return wide[..., most - down:most - down + H, most - right:most - right + W].contiguous(memory_format=torch.channels_last)
 
+class Correction(nn.Module):
+    "What E_p's word on a head lacks, read from what other encoders see of the face from the front, where that word places it."
+    UNIT = .03                         # about E_p's error, of `data.faces.head_numbers`
+    def __init__(self,
+                 encoders:int,         # that look at the face
+                 channels:int,         # of the map of each one's third stage
+                 thin:int=12,          # channels kept of each map
+                 grid:int=6,           # cells per side that it is pooled to
+                 hidden:int=32):
+        super().__init__()
+        self.thin, self.pool = nn.ModuleList(nn.Conv2d(channels, thin, 1) for _ in range(encoders)), nn.AdaptiveAvgPool2d(grid)
+        self.read = nn.Linear(encoders*thin*grid*grid, hidden)
+        self.say = nn.Sequential(nn.Linear(hidden + 6, hidden), nn.GELU(), nn.Linear(hidden, 6))
+        for p in self.say[-1].parameters(): nn.init.zeros_(p)                              # before it has learned anything, it says nothing
+    def forward(self, maps:list,   # of `Encoder.seen`, one per encoder, (N,C,h,w)
+                heads:Tensor       # (N,6) where E_p places the heads
+               )->Tensor:          # (N,6) to be added
+        x = torch.cat([F.relu(thin(self.pool(m))) for thin, m in zip(self.thin, maps)], 1).flatten(1)
+        return self.UNIT*self.say(torch.cat([F.gelu(self.read(x)), heads], 1))
+
 class Encoders(nn.ModuleDict):
     "E_i, E_e and E_p of a preset, and `angles`, a linear layer that reads a head's six numbers from a pose code."
     def __init__(self, c:Config):
@@ -108,6 +132,7 @@ class Encoders(nn.ModuleDict):
         self.angles, self.cells, self.views = nn.Linear(c.code, 6), c.size*3//4, VIEWS[c.asked]
         # Without maps the identity code alone has to say what hair and clothes are like.
         self.close = dict(frame=(), face=('emotion', 'identity') if c.identity_path == 'maps' else ('emotion',))[c.sees]
+        self.correction = Correction(len(self.close), 4*c.width*self['pose'].block.expansion) if c.corrected == 'face' else None
     def forward(self, frames:Tensor,           # (N,3,S,S)
                 factors=FACTORS,               # whose codes are wanted
                 heads:Tensor|None=None         # (N,6) where heads are, with sees='face'; None, and NaN where the pose code is wanted too: E_p says
@@ -118,17 +143,30 @@ class Encoders(nn.ModuleDict):
         view = face_view(frames, heads if pose is None else self.placed(pose, heads).detach(), self.cells) if near else None
         return {f: pose if f == 'pose' else self[f](view if f in self.close else frames) for f in factors}
     def pose_codes(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,D)
-        "E_p's codes. With `asked` other than 'once', where nothing is learned, they are moved to where `angles` reads the mean of what E_p says of the frame in all `VIEWS`, and no further."
+        """E_p's codes. Where nothing is learned, they are moved to where `angles` reads what more questions answer, and no further: with `asked` other than 'once', the mean of what E_p says
+        of the frame in all `VIEWS`; with `corrected`, that and what a look at the face adds."""
         codes = self['pose'](frames)
-        if not self.views or self.training: return codes
-        pixel, said = 4/frames.shape[-1], []                               # of `data.faces.head_numbers`
-        for right, down in self.views:
-            view, moved = shifted(frames, right, down), constant((0., 0., 0., pixel*right, pixel*down, 0.), frames.device)
-            said += [self.angles(codes if view is frames else self['pose'](view)) - moved, self.angles(self['pose'](view.flip(-1)))*constant(MIRRORED, frames.device) - moved]
-        apart = sum(said)/len(said) - self.angles(codes)                   # one after the other: `mean` rounds by how many frames there are
+        if self.training or not (self.views or self.correction): return codes
+        first = heads = self.angles(codes)
+        if self.views:
+            pixel, said = 4/frames.shape[-1], []                           # of `data.faces.head_numbers`
+            for right, down in self.views:
+                view, moved = shifted(frames, right, down), constant((0., 0., 0., pixel*right, pixel*down, 0.), frames.device)
+                said += [(first if view is frames else self.angles(self['pose'](view))) - moved, self.angles(self['pose'](view.flip(-1)))*constant(MIRRORED, frames.device) - moved]
+            heads = sum(said)/len(said)                                    # one after the other: `mean` rounds by how many frames there are
+        if self.correction is not None: heads = self.corrected(frames, heads)
         with torch.autocast(frames.device.type, enabled=False):
             read = self.angles.weight.float()                              # (6,D); the shortest step in the code that moves what it reads
-            return codes + (apart.float() @ torch.linalg.solve(read @ read.T, read)).to(codes.dtype)
+            return codes + ((heads - first).float() @ torch.linalg.solve(read @ read.T, read)).to(codes.dtype)
+    def corrected(self, frames:Tensor, # (N,3,S,S)
+                  heads:Tensor         # (N,6) where E_p places their heads
+                 )->Tensor:            # (N,6)
+        "Heads after a look at the face from the front; where `asked` wants the mirror image too and nothing is learned, after one at its mirror image as well. What is asked of them moves the `Correction` alone."
+        heads = heads.detach(); view = face_view(frames, heads, self.cells)
+        left = lambda view, heads: self.correction([self[f].seen(view).detach() for f in self.close], heads)
+        if self.training or not self.views: return heads + left(view, heads)
+        mirrored = constant(MIRRORED, frames.device)
+        return heads + (left(view, heads) + left(view.flip(-1), heads*mirrored)*mirrored)/2
     def placed(self, pose:Tensor,              # (N,D) pose codes
                heads:Tensor|None=None          # (N,6) where heads are, where someone knows better than E_p; NaN where not
               )->Tensor:                       # (N,6)

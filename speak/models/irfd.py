@@ -13,7 +13,7 @@ from ..data.speech import ARTICULATORS
 from ..data.synthetic import ACTION_UNITS
 from ..losses import join_codes
 from .layers import mlp
-from .encoders import SHOWN, Encoders, shown_codes
+from .encoders import SHOWN, Correction, Encoders, shown_codes
 from .generator import Generator
 
 # %% ../../nbs/models/irfd.ipynb #d8360518
@@ -68,12 +68,14 @@ class IRFD(nn.Module):
                 sources:dict|None, # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
                 swap:Tensor|None,  # (B,) factor swapped: index into FACTORS
                 labelled:tuple|None=None, # two of (K,3,S,S): frames of which only labels and the flow are learned, and pictures of the same people
-                shaken:Tensor|None=None # (H,3,S,S) frames of which only labels are learned
+                shaken:Tensor|None=None, # (H,3,S,S) frames of which only labels are learned
+                off:Tensor|None=None # (H,6) how far from where E_p finds their heads they are taken to be, `Correction.UNIT`s, for the correction to learn from
                )->dict:
         """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6), `actions` (2B+K,18), with K more where pictures are read too, see `SHOWN`; `coarse` (K,2,r,r) or None; `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""
         out = self.labels(*labelled) if labelled is not None else {}
         if shaken is not None: out['shaken'] = self.read(self.encoders(shaken, ('emotion', 'pose')))
+        if off is not None: out['shaken']['corrected'] = self.encoders.corrected(shaken, out['shaken']['angles'] + Correction.UNIT*off)
         if sources is None: return out
         pictured = self.encoders(sources['identity'], ('identity', *(SHOWN[self.shown] if self.generator.use_maps else ())))
         maps = self.generator.identity_maps(sources['identity'], self.encoders.angles(pictured['pose'])) if self.generator.use_maps else {}

@@ -75,7 +75,7 @@ def load_tensors(path, config:Config|None=None, device='cpu')->tuple:
         if other: raise SpeakError(f"{path} holds preset '{theirs.preset}', this run is preset '{config.preset}' ({', '.join(f'{n} {getattr(theirs, n)} there, {getattr(config, n)} here' for n in other[:3])}); take another run_dir or the same preset.")
     return unflatten({**tensors, **json.loads(meta['plain'])}), theirs
 
-SIZES = ('size','block','depths','width','code','norm','grid','stem','shown','sees','places','layers','light','finish','channels','latent','coarse','identity_path','audio_width','audio_layers','audio_heads','audio_conv','audio_layout','editor_blocks','disc_width','sync_width','sync_embed','sync_size','join')
+SIZES = ('size','block','depths','width','code','norm','grid','stem','shown','sees','corrected','places','layers','light','finish','channels','latent','coarse','identity_path','audio_width','audio_layers','audio_heads','audio_conv','audio_layout','editor_blocks','disc_width','sync_width','sync_embed','sync_size','join')
 SYNC_SIZES = ('size','sync_width','sync_embed','sync_size')    # what matters to SyncNet, which serves talkers of any width
 
 def starting_weights(name, config:Config)->dict:

@@ -24,16 +24,17 @@ def irfd_losses(out:dict,          # of `IRFD.forward`
                 same_identity:torch.Tensor, # (B,)
                 mouth:torch.Tensor|None,# (K,8) articulators of the labelled frames' pictures, NaN where not known; None without labelled frames
                 c:Config,
-                shaken:dict|None=None # `angles` (H,6), `actions` (H,18) and `label` (H,) of the shaken frames, of which only these are learned
+                shaken:dict|None=None # `angles` (H,6), `actions` (H,18) and `label` (H,) of the shaken frames, of which only these are learned, and 'corrected', where heads are after a look at the face, by `angles` too
                )->dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
     known = lambda name, true: (out[name].float(), true[:len(out[name])])
-    labels = dict(cls=classification_loss(*known('logits', label)), angles=label_loss(*known('angles', angles)), actions=label_loss(*known('actions', actions)),
+    labels = dict(corrected=angles.new_zeros(1), cls=classification_loss(*known('logits', label)), angles=label_loss(*known('angles', angles)), actions=label_loss(*known('actions', actions)),
                   mouth=angles.new_zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth))
     if shaken is not None:
         read = {n: v.float() for n, v in out['shaken'].items()}
         more = dict(cls=classification_loss(read['logits'], shaken['label']), **{n: label_loss(read[n], shaken[n]) for n in ('angles', 'actions')})
         labels.update({n: torch.cat([labels[n], v]) for n, v in more.items()})
+        if 'corrected' in read: labels['corrected'] = label_loss(read['corrected'], shaken['angles'])
     # The mouth is left out: nothing in this stage knows what is said.
     flows = [f for f in (out.get('flow'), out['coarse']) if f is not None]
     at = np.cumsum([0, *map(len, flows)])
@@ -71,9 +72,9 @@ class IrfdStage(Stage):
         shaken = to_model(b['shaken'][:, None]) if 'shaken' in b else None
         if k < self.config.steps_labels:
             b = {**b, **{n: b[n][len(frame):] for n in ('label', 'angles', 'actions', 'points', 'ref_points')}}
-            with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled, shaken)
+            with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled, shaken, b.get('shaken_off'))
         else:
-            with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled, shaken)
+            with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled, shaken, b.get('shaken_off'))
         losses = irfd_losses(out, frame, b['label'], b['angles'], b['actions'], (b['points'], b['ref_points']), b['same_identity'], b.get('mouth'), self.config, {n: b[f'shaken_{n}'] for n in ('angles', 'actions', 'label')} if shaken is not None else None)
         total = total_loss(losses, self.config.weights_irfd)
         self.optimizers['irfd'].zero_grad(); self.accelerator.backward(total)

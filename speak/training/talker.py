@@ -72,6 +72,7 @@ class TalkerStage(Stage):
         self.held = FACTORS if not c.lr_encoders_talker else c.held
         for f in self.held: talker.encoders[f].requires_grad_(False)
         if 'pose' in self.held: talker.encoders.angles.requires_grad_(False)
+        if talker.encoders.correction is not None: talker.encoders.correction.requires_grad_(False)   # no loss here is about where heads are
         enc = [p for p in talker.encoders.parameters() if p.requires_grad]
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
@@ -80,7 +81,7 @@ class TalkerStage(Stage):
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.reads = copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
-        if self.reads is not None: self.reads.views = ()                        # training asks E_p once: for time, and because what is solved to ask more can't be recorded on a GPU
+        if self.reads is not None: self.reads.views, self.reads.correction = (), None   # training asks E_p once: for time, and because what is solved to ask more can't be recorded on a GPU
         self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
         self.sync = None
         if w['sync'] > 0:
