@@ -57,7 +57,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'E_p asked of the mirror image too':    (['extra'], dict(asked='twice')),
     'E_p asked in ten views':               (['extra'], dict(asked='often')),
-    'E_p corrected by a look at the face':  (['extra'], dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.))),
+    'E_p corrected by a look at the face, on shaken frames': (['extra'], dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.))),
     'stage 2 is told where heads are':      (['extra'], dict(heads='told')),
     'other people in stage 2':              (['extra'], dict(vary_people=1.)),
     'five times as many people':            (['extra'], dict(brief=2400)),

@@ -110,11 +110,9 @@ class Correction(nn.Module):
     UNIT = .03                         # about E_p's error, of `data.faces.head_numbers`
     def __init__(self,
                  encoders:int,         # that look at the face
-                 channels:int,         # of the map of each one's third stage
-                 thin:int=12,          # channels kept of each map
-                 grid:int=6,           # cells per side that it is pooled to
-                 hidden:int=32):
+                 channels:int):        # of the map of each one's third stage
         super().__init__()
+        thin, grid, hidden = 12, 6, 32                                                     # channels kept of each map, cells per side that it is pooled to, and what is read from both
         self.thin, self.pool = nn.ModuleList(nn.Conv2d(channels, thin, 1) for _ in range(encoders)), nn.AdaptiveAvgPool2d(grid)
         self.read = nn.Linear(encoders*thin*grid*grid, hidden)
         self.say = nn.Sequential(nn.Linear(hidden + 6, hidden), nn.GELU(), nn.Linear(hidden, 6))
