@@ -94,12 +94,17 @@ class SyntheticStills:
 
     In clips a person wears one expression, and an encoder learns whose face it is instead of what is on it."""
     def __init__(self, people:int,   # how many, of the split 'train'
-                 frames:int=16,      # of each
-                 seed:int=0):
-        ids = synthetic.IDENTITY_SPLITS['train']
+                 frames:int=16,      # of each, of all shapes together
+                 seed:int=0,
+                 shapes:int=1):      # of each: with more than one, a person's paint is on so many other heads, see `synthetic.mixed`
+        ids, more = synthetic.IDENTITY_SPLITS['train'], synthetic.MORE_PEOPLE
         if people > len(ids): raise SpeakError(f"The embedded corpus's split 'train' has {len(ids)} people; stills of {people} were asked for.")
-        self.frames, self.seed, self.key = frames, seed, f'stills-{people}-{frames}-{seed}'
+        if not 0 < shapes <= frames//2: raise SpeakError(f"shapes is {shapes}; {frames} stills of a person are shared out among 1 to {frames//2} shapes, for labels want two frames of each.")
+        self.frames, self.seed, self.key = frames//shapes, seed, f'stills-{people}-{frames}-{seed}' + (f'-{shapes}' if shapes > 1 else '')
         self.people = [ids[int(i)] for i in np.random.default_rng([seed, 3]).permutation(len(ids))[:people]]
+        if shapes > 1:
+            others = more[0] + np.random.default_rng([seed, 5]).permutation(len(more))[:people*shapes]
+            self.people = [synthetic.mixed(p, int(o)) for p, some in zip(self.people, others.reshape(people, shapes)) for o in some]
         self.clips = [ClipInfo(f'stills_{p:05d}', str(p), '', -1, 'train', '', False) for p in self.people]
     def load(self, i:int, size:int)->dict:
         "As `SyntheticCorpus.load`; the sound is one silent sample."
@@ -352,7 +357,7 @@ def open_corpus(data:str,           # 'synthetic' or a folder of clips
 def open_stills(config, data:str, folder, progress:bool=True)->'Cache|None':
     "The stills that a run's settings ask for as a cache in this folder; None where they ask for none, or for another corpus than the embedded one."
     wanted = config.stills and config.batch_labels and data == 'synthetic'
-    return Cache.build(SyntheticStills(config.stills, seed=config.seed), folder, config.size, jobs=int(config.stills < 100), progress=progress) if wanted else None   # a few are not worth starting processes
+    return Cache.build(SyntheticStills(config.stills, seed=config.seed, shapes=config.shapes), folder, config.size, jobs=int(config.stills < 100), progress=progress) if wanted else None   # a few are not worth starting processes
 
 def check_settings(cache, config):
     "Refuse a run whose settings ask the corpus for what it does not have; the sentence has the settings that do without."

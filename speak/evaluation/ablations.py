@@ -65,7 +65,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
 }
 
-_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'reach', 'corrected')
+_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'shapes', 'reach', 'corrected')
 _STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2

@@ -137,7 +137,7 @@ class Encoders(nn.ModuleDict):
                )->dict:                        # {factor: (N,D)}
         "Codes of these frames. What E_e and E_i learn does not reach E_p: it has to find heads, not to please them."
         near = any(f in self.close for f in factors)
-        pose = self.pose_codes(frames) if 'pose' in factors or (near and heads is None) else None
+        pose = self.pose_codes(frames) if 'pose' in factors else self['pose'](frames) if near and heads is None else None   # to look at a face, E_p's first word will do
         view = face_view(frames, heads if pose is None else self.placed(pose, heads).detach(), self.cells) if near else None
         return {f: pose if f == 'pose' else self[f](view if f in self.close else frames) for f in factors}
     def pose_codes(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,D)
