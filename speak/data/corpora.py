@@ -99,7 +99,7 @@ class SyntheticStills:
                  shapes:int=1):      # of each: with more than one, a person's paint is on so many other heads, see `synthetic.mixed`
         ids, more = synthetic.IDENTITY_SPLITS['train'], synthetic.MORE_PEOPLE
         if people > len(ids): raise SpeakError(f"The embedded corpus's split 'train' has {len(ids)} people; stills of {people} were asked for.")
-        if not 0 < shapes <= frames//2: raise SpeakError(f"shapes is {shapes}; {frames} stills of a person are shared out among 1 to {frames//2} shapes, for labels want two frames of each.")
+        if shapes != 1 and (shapes < 1 or frames % shapes or frames < 2*shapes): raise SpeakError(f"shapes is {shapes}; it must share the {frames} stills of a person out evenly, at least two for each shape.")
         self.frames, self.seed, self.key = frames//shapes, seed, f'stills-{people}-{frames}-{seed}' + (f'-{shapes}' if shapes > 1 else '')
         self.people = [ids[int(i)] for i in np.random.default_rng([seed, 3]).permutation(len(ids))[:people]]
         if shapes > 1:

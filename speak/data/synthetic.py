@@ -282,8 +282,9 @@ _STYLES = ('bald', 'buzz', 'short', 'quiff', 'parted', 'receding', 'curly', 'afr
 def _rng(*key): return np.random.default_rng([int.from_bytes(hashlib.blake2s(repr(k).encode(), digest_size=4).digest(), 'little') for k in key])
 
 PEOPLE = 1_000_000                         # numbers of people; from there on they are `mixed`
-_OTHERS = ('width', 'length', 'forehead', 'jaw', 'chin', 'chin_out', 'fat', 'cheekbone', 'nose_out', 'nose_width', 'nose_tip', 'bridge', 'eye_gap', 'eye_size', 'eye_tilt', 'eye_open', 'eye_y', 'lips', 'upper_lip', 'mouth_width', 'mouth_y',
-           'brow_y', 'brow_tilt', 'brow_arch', 'ridge', 'ear', 'neck', 'shoulders', 'volume', 'hair_length', 'glasses', 'background', 'light', 'key', 'ambient', 'shine', 'rim')   # what no texture shows
+_SHAPE = ('width', 'length', 'forehead', 'jaw', 'chin', 'chin_out', 'fat', 'cheekbone', 'nose_out', 'nose_width', 'nose_tip', 'bridge', 'eye_gap',
+          'eye_size', 'eye_tilt', 'eye_open', 'eye_y', 'lips', 'upper_lip', 'mouth_width', 'mouth_y', 'brow_y', 'brow_tilt', 'brow_arch', 'ridge', 'ear', 'neck')   # in the order in which they are drawn
+_UNPAINTED = (*_SHAPE, 'shoulders', 'volume', 'hair_length', 'glasses', 'background', 'light', 'key', 'ambient', 'shine', 'rim')   # what the texture says nothing of
 
 def mixed(
     painted:int, # a person
@@ -297,13 +298,11 @@ def _traits(
     identity, # seed of a person
 ): # dict of the person's numbers: shape traits about N(0,1), colours RGB in [0,1], choices
     if identity >= PEOPLE:
-        other = _traits(identity//PEOPLE - 1); return {**_traits(identity % PEOPLE), **{k: other[k] for k in _OTHERS}}
+        other = _traits(identity//PEOPLE - 1); return {**_traits(identity % PEOPLE), **{k: other[k] for k in _UNPAINTED}}
     r = _rng('identity', int(identity)); g = {}
     sex = g['sex'] = float(np.clip(r.choice([-1, 1])*r.normal(.8, .35), -1.3, 1.3))    # -1 feminine .. 1 masculine
     age = g['age'] = float(r.beta(1.3, 1.8))
-    for k in ('width', 'length', 'forehead', 'jaw', 'chin', 'chin_out', 'fat', 'cheekbone', 'nose_out', 'nose_width', 'nose_tip', 'bridge', 'eye_gap',
-              'eye_size', 'eye_tilt', 'eye_open', 'eye_y', 'lips', 'upper_lip', 'mouth_width', 'mouth_y', 'brow_y', 'brow_tilt', 'brow_arch', 'ridge', 'ear', 'neck'):
-        g[k] = float(np.clip(r.normal(), -2.2, 2.2))
+    for k in _SHAPE: g[k] = float(np.clip(r.normal(), -2.2, 2.2))
     g['jaw'] += .7*sex; g['ridge'] += .6*sex; g['neck'] += .9*sex; g['lips'] -= .4*sex; g['brow_y'] -= .5*sex; g['eye_size'] -= .35*sex; g['chin'] += .3*sex
     g['fat'] += .5*(age-.4)
     m = g['melanin'] = float(r.beta(1., 1.25)); tone = np.array([np.interp(m*7, np.arange(8), _TONES[:, c]) for c in range(3)])
