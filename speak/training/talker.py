@@ -53,7 +53,6 @@ class TalkerStage(Stage):
     def __init__(self, c:Config, accelerator, cache,
                  irfd=None,  # checkpoint of stage 1; None starts the encoders anew (the ablation "w/o IRFD")
                  sync=None,  # checkpoint of SyncNet; needed unless its weight is 0
-                 hearing=None, # checkpoint of `training.hearing`, whose audio encoder is taken
                  start_from=''): # trained weights to go on from: shipped name, folder or hub id; with `irfd` too, the encoders are those of that stage 1
         super().__init__(c, accelerator)
         self.steps, self.batches, w = c.steps_talker, TalkerWindows(cache, c, accelerator.process_index), c.weights_talker
@@ -70,11 +69,9 @@ class TalkerStage(Stage):
                 for block in talker.generator.blocks: block.calm(1.)             # F is new: what G_d's latent asked for is not what it says
                 talker.mlp.load_state_dict(facial_mlp(first, c))
                 talker.actions.load_state_dict(first.actions.state_dict())
-        if hearing is not None: talker.load_state_dict(averaged_weights(hearing, 'hearing', c), strict=False)
         self.held = [f for f in FACTORS if f in c.held or not c.lr_encoders_talker]
         for f in self.held: talker.encoders[f].requires_grad_(False)
         if 'pose' in self.held: talker.encoders.angles.requires_grad_(False)
-        if 'audio' in c.held: talker.audio.requires_grad_(False)
         if 'matte' in c.held:
             for cuts in (talker.generator.matte, talker.generator.backdrop): cuts is None or cuts.requires_grad_(False)
         if talker.encoders.correction is not None: talker.encoders.correction.requires_grad_(False)   # no loss here is about where heads are
