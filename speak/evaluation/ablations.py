@@ -59,6 +59,8 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'E_p asked in ten views':               (['extra'], dict(asked='often')),
     'E_p corrected by a look at the face, on shaken frames': (['extra'], dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.))),
     'stage 2 is told where heads are':      (['extra'], dict(heads='told')),
+    'mouths are heard by labels':           (['extra'], dict(weights_talker=dict(articulation=1.))),
+    'the same, stage 2 is told what mouths do': (['extra'], dict(mouths='told', weights_talker=dict(articulation=1.))),
     'other people in stage 2':              (['extra'], dict(vary_people=1.)),
     'five times as many people':            (['extra'], dict(brief=2400)),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
@@ -66,7 +68,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
 }
 
 _STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'shapes', 'reach', 'corrected')
-_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads')
+_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads', 'mouths', 'steps_hearing')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
     "Where a row's stages lie: named by every setting that decides them, so that rows share what they have in common."

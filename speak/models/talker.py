@@ -7,7 +7,7 @@ __all__ = ['Talker']
 
 # %% ../../nbs/models/talker.ipynb #b4134f5d
 import dataclasses, json
-import torch, torch.nn as nn
+import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from huggingface_hub import PyTorchModelHubMixin
 from ..config import Config, config_from_json
@@ -66,9 +66,9 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
             codes.append(every.pop('shown'))
             heads = torch.stack([self.encoders.placed(p, heads if heads is None else heads.flatten(0, 1)), every.pop('head')], 1)   # (BT,2,6)
         facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
-        F = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)              # (BT,L)
-        if not paint: return self.generator.start(F, facial, heads, every)
-        frames, flow, _ = self.generator(F, facial, every, heads, parts=True)                   # (BT,3,S,S)
+        latent = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)         # (BT,L) F
+        if not paint: return self.generator.start(latent, facial, heads, every)
+        frames, flow, _ = self.generator(latent, facial, every, heads, parts=True)              # (BT,3,S,S)
         frames = frames.unflatten(0, (B, T))
         return (frames, flow) if parts else frames
     def forward(self,
@@ -78,7 +78,8 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int,          # frames of the window
                 paint:bool=True, # False: no frames are made, None stands for them
-                heads:tuple=(None, None) # of the picture, as in `identity`, and of the pose source, as in `generate`
+                heads:tuple=(None, None), # of the picture, as in `identity`, and of the pose source, as in `generate`
+                mouths:Tensor|None=None # (B,T,8) what mouths do, of `data.speech.ARTICULATORS`, as in `told`
                )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with more layers than one these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
@@ -86,10 +87,21 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         shown, asked = heads
         who = self.identity(picture, paint, shown)
         read = self.readings(audio, pose, emotion, who.get('shown'))
+        if mouths is not None: audio = self.told(audio, mouths)
         frames, flow = self.generate(who, audio, pose, emotion, parts=True, heads=asked) if paint else (None, self.generate(who, audio, pose, emotion, paint=False, heads=asked))
         if self.generator.use_layers: read.update(cover=flow.shares, picture_cover=covered(who['matte']))
         if 'backdrop' in who: read['backdrop'] = who['backdrop']
         return frames.flatten(0, 1) if paint else None, flow, read
+    def told(self, audio:Tensor, # (B,T,A) features
+             mouths:Tensor       # (B,T,8) what mouths do, where someone knows better than what is heard; NaN where not
+            )->Tensor:           # (B,T,A)
+        "What is heard, moved as little as can be so that `articulation` reads from it what is known. What painting asks does not move what is read."
+        with torch.autocast(audio.device.type, enabled=False):
+            W = self.articulation.weight.detach().float()
+            off = (mouths - F.linear(audio.detach().float(), W, self.articulation.bias.detach().float())).nan_to_num(0.)   # (B,T,8)
+            gram = W @ W.T
+            inverse = torch.linalg.inv_ex(gram + 1e-6*gram.diagonal().mean()*torch.eye(len(gram), device=W.device))[0]      # not `pinv`: it waits for the GPU
+            return audio + (off @ inverse @ W).to(audio.dtype)
     def readings(self, audio:Tensor, pose:Tensor, emotion:Tensor, # (B,T,·) as `generate` takes them
                  shown:Tensor|None=None                           # of `shown_codes`
                 )->dict:
