@@ -199,7 +199,7 @@ class Batches(Dataset):
         at = np.asarray(at); clip = np.searchsorted(self.cache.start, at, 'right') - 1
         for i in np.unique(clip):
             a = self.cache.start[i]
-            if i not in self.jaws: self.jaws[i] = jaw_opening(self.cache.landmarks[a:self.cache.start[i + 1]])
+            if i not in self.jaws: self.jaws[i] = jaw_opening(self.cache.landmarks[a:a + self.cache.length(i)])
             known[..., 0][torch.from_numpy(clip == i)] = torch.from_numpy(self.jaws[i][at[clip == i] - a])
         return known
     def jittered(self, at, rng):
