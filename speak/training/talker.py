@@ -55,7 +55,7 @@ class TalkerStage(Stage):
                  sync=None,  # checkpoint of SyncNet; needed unless its weight is 0
                  hearing=None, # checkpoint of `training.hearing`, whose audio encoder is taken
                  start_from=''): # trained weights to go on from: shipped name, folder or hub id; with `irfd` too, the encoders are those of that stage 1
-        taught = dict(matte=start_from or irfd is not None and c.generator_init == 'irfd', audio=start_from or hearing is not None or c.audio_checkpoint)
+        taught = dict(matte=start_from or irfd is not None and c.generator_init == 'irfd', audio=start_from or hearing is not None or c.audio_checkpoint and c.mouths == 'heard')   # published weights read no mouth
         for what in ('matte', 'audio'):
             if what in c.held and not taught[what]: raise SpeakError(f"held has '{what}', but this run has taught it nothing yet; give start_from, or leave '{what}' out.")
         super().__init__(c, accelerator)
