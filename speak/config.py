@@ -87,6 +87,7 @@ class Config:
     layers:str = 'one'         # with maps, 'one' flow that fades from the head outwards; 'three': head, body and background, each cut out and moved in its own way; 'filled': the same, and the background is filled in behind them once per picture
     places:str = 'none'        # with maps, whether painting is told where on the face each place of the frame lies: 'face' or 'none'
     light:str = 'added'        # with more layers than one, light is 'added' to what is copied, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
+    picture:str = 'frame'      # with maps, how large the identity picture of stage 2 and after is: as a 'frame' (printed), or 'double' that, height and width, so that looking it up where the flow says does not blur it
     finish:str = 'blended'     # with maps, what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
     asked:str = 'once'         # how often E_p is asked where the head of a frame is when nothing is learned: 'once' (printed), 'twice', of the frame's mirror image too, or 'often', of both and of both moved by a pixel to each side; the mean of the answers counts
     corrected:str = 'none'     # with sees='face', whether what E_p says of a head is corrected by a look at the 'face' from the front, see `models.encoders.Correction`, or by 'none' (printed)
@@ -109,6 +110,10 @@ class Config:
     ema_halflife:float = 250.  # steps in which the moving average of the weights forgets half
     seed:int = 0
     checkpoint_every_s:float = 120.
+    @property
+    def picture_size(self)->int: # pixels
+        "Height and width of the identity picture."
+        return self.size*dict(frame=1, double=2)[self.picture]
     def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
 
 # %% ../nbs/config.ipynb #7f337167
@@ -120,12 +125,12 @@ _W1t = {**_W1s, 'angles': 2., 'corrected': 2., 'actions': 3., 'mouth': 1.}      
 _W2t = {**_W2s, 'flow': 10., 'surface': 5., 'cover': 5., 'backdrop': 2., 'sync': .5, 'ssim': 2., 'emotion': .3, 'articulation': 1.} # the newer recipe; `mini` keeps the one that its committed tables were made with
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
- #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      asked          corrected          heads          mouths          shown          sees           labels              places          layers           light           finish            identity_path
- 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   asked='often', corrected='face',  heads='told',  mouths='told',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   asked='once',  corrected='none',  heads='found', mouths='heard', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='maps'),
- 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  asked='twice', corrected='face',  heads='found', mouths='heard', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  asked='twice', corrected='face',  heads='found', mouths='heard', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  asked='once',  corrected='none',  heads='found', mouths='heard', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='code'),
+ #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      asked          corrected          heads          mouths          shown          sees           labels              places          layers           light           finish            picture           identity_path
+ 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   asked='often', corrected='face',  heads='told',  mouths='told',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', picture='double',  identity_path='maps'),
+ 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   asked='once',  corrected='none',  heads='found', mouths='heard', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', picture='frame',   identity_path='maps'),
+ 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  asked='twice', corrected='face',  heads='found', mouths='heard', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', picture='double',  identity_path='maps'),
+ 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  asked='twice', corrected='face',  heads='found', mouths='heard', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', picture='double',  identity_path='maps'),
+ 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  asked='once',  corrected='none',  heads='found', mouths='heard', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', picture='frame',   identity_path='code'),
 }
 for name, row in dict(
  #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
@@ -145,7 +150,7 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(stem=('resnet','fine'), asked=('once','twice','often'), corrected=('none','face'), heads=('found','told'), mouths=('heard','told'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
+CHOICES = dict(stem=('resnet','fine'), asked=('once','twice','often'), corrected=('none','face'), heads=('found','told'), mouths=('heard','told'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), picture=('frame','double'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 
@@ -188,6 +193,7 @@ def configure(preset:str='tiny', # 'nano', 'mini', 'tiny', 'small' or 'paper'
     if c.corrected == 'face' and not c.batch_shaken: raise SpeakError("corrected is 'face' and batch_shaken 0; the correction learns from shaken frames, so there must be some, or make corrected 'none'.")
     if 'matte' in c.held and c.layers == 'one': raise SpeakError("held has 'matte', but layers is 'one', so nothing cuts pictures out; leave 'matte' out, or make layers 'three' or 'filled'.")
     if c.mouths == 'told' and not c.weights_talker['articulation'] and 'audio' not in c.held: raise SpeakError("mouths is 'told', but nothing learns to hear what is told; give weights_talker an 'articulation' above 0, or hold 'audio' that has learned it.")
+    if c.picture == 'double' and c.identity_path != 'maps': raise SpeakError(f"picture is 'double', but with identity_path='{c.identity_path}' nothing is copied from it; make picture 'frame', or identity_path 'maps'.")
     if c.window < 5: raise SpeakError(f"window is {c.window}; SyncNet sees five frames, so it must be at least 5.")
     return c
 

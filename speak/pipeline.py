@@ -186,7 +186,7 @@ class SpeakPipeline:
         try: self.device = torch.device(device); talker = talker.to(self.device)
         except (RuntimeError, AssertionError) as e:
             raise SpeakError(f"The device '{device}' cannot be used ({str(e).splitlines()[0].rstrip('.')}): leave it out, or give cpu, cuda or cuda:0.") from None
-        self.talker, self.size = talker.eval(), talker.config.size
+        self.talker, self.size, self.picture_size = talker.eval(), talker.config.size, talker.config.picture_size
 
     @classmethod
     def from_pretrained(cls, weights=DEFAULT_WEIGHTS, # shipped name, folder, or hub id
@@ -225,15 +225,15 @@ class SpeakPipeline:
         sound = audio if isinstance(audio, Sound) else Sound(audio)
         if chunk is not None and chunk < 1: raise SpeakError(f"chunk is {chunk}; it is a number of frames, at least 1.")
         chunk = chunk or max(1, min(48, (2**20 if self.device.type == 'cuda' else 2**17)//self.size**2))
-        picture = head_picture(identity, self.size, crop)
-        videos = {k: None if v is None else head_frames(v, self.size, k, crop) for k, v in dict(pose=pose, emotion=emotion).items()}
+        picture = head_picture(identity, self.picture_size, crop)
+        # An input left out is a video of one frame: the picture itself.
+        videos = {k: iter([head_picture(identity, self.size, crop)]) if v is None else head_frames(v, self.size, k, crop) for k, v in dict(pose=pose, emotion=emotion).items()}
         return self._paint(picture, sound, videos, chunk, progress)
 
     def _paint(self, picture, sound, videos, chunk, progress):
         encode = {'pose': self.talker.pose, 'emotion': self.talker.emotion}
         who = self._encode(self.talker.identity, picture[None])
-        # An input left out is a video of one frame: the picture itself.
-        codes = {k: Codes(iter([picture]) if v is None else v, lambda f, k=k: self._encode(encode[k], f), chunk) for k, v in videos.items()}
+        codes = {k: Codes(v, lambda f, k=k: self._encode(encode[k], f), chunk) for k, v in videos.items()}
         waves = (torch.from_numpy(w).to(self.device) for w in sound.chunks())
         done = 0
         with tqdm(total=sound.T, unit='frame', disable=not progress, mininterval=.5) as bar:

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np, torch, torch.nn.functional as F
 from torch.utils.data import Dataset, DataLoader
 from ..config import Config, EMOTIONS, SpeakError
-from .corpora import Cache, KNOWN
+from .corpora import Cache, KNOWN, PICTURED, pictured
 from .faces import ANGLE_UNITS, MIRRORED, head_fit, head_numbers, mouth_box, mouth_opening
 from .synthetic import ACTION_UNITS, SURFACE
 
@@ -124,12 +124,14 @@ class Sources:
             at = cache.start[i] + np.arange(cache.length(i))
             for lid in range(len(LID_BINS) + 1): self.buckets.setdefault((*kind, lid), []).append(at[self.lid[at] == lid])
         self.buckets = {k: np.concatenate(v) for k, v in self.buckets.items()}
-    def picture(self, clip:int, rng)->int:
+    def picture(self, clip:int, rng,
+                large:bool=False # only one that is kept at twice the size too
+               )->int:
         "A frame of the same person: of another clip in `cross`, of any of its clips otherwise."
         own = self.of_person[clip]
         others = [j for j in own if j != clip] if self.drive == 'cross' else own
-        j = int(rng.choice(others or own))
-        return int(self.cache.start[j] + rng.integers(self.cache.length(j)))
+        j = int(rng.choice(others or own)); T = self.cache.length(j)
+        return int(self.cache.start[j] + (rng.choice(pictured(T)) if large else rng.integers(T)))
     def pose(self, clip:int, frames:np.ndarray, rng)->np.ndarray:
         "Frames (indices into the cache) that show the pose of these frames of a clip."
         if self.drive != 'cross': return frames
@@ -169,6 +171,12 @@ class Batches(Dataset):
         "Clips balanced over emotions and people: an emotion first, then one of those who show it, then one of their clips that do. `usable`: from `grouped`."
         def one(of): return of[rng.integers(len(of))]
         return [one(one(one(usable))) for _ in range(n)]
+    def pictures(self, at)->torch.Tensor: # (N,) frames that `pictured` names -> (N,3,P,P) uint8
+        "Identity pictures at the size that the setting `picture` wants."
+        if self.config.picture == 'frame': return self.images(at)
+        if self.cache.pictures is None: raise SpeakError(f"The cache {self.cache.folder} has no identity pictures of twice its frames' size, which picture='double' asks for; build it with them (`Cache.build`, `pictures`), or make picture 'frame'.")
+        at = np.asarray(at); clip = np.searchsorted(self.cache.start, at, 'right') - 1
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.pictures[self.cache.picture_start[clip] + (at - self.cache.start[clip])//PICTURED], -1, -3)))
     def images(self, at): return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.frames[at], -1, -3)))
     def points(self, at): # (...) -> (...,68,2) landmarks in [-1,1], NaN where unknown
         return torch.from_numpy(((self.cache.landmarks[np.asarray(at)] + 0.5)*2/self.cache.size - 1).astype(np.float32))
@@ -257,7 +265,7 @@ class IrfdPairs(Batches):
 
 class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
-    of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
+    of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,P,P), P the config's `picture_size`, `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
     either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say where a loss asks for it, NaN where nobody knows: `surface` (B,T,192,2), `picture_surface` (B,192,2), `cover` (B,T,2,S,S), `picture_cover` (B,2,S,S), `angles` (B,T,6), `picture_angles` (B,6), `actions` (B,T,18), `picture_actions` (B,18), `articulation` (B,T,8), of which from landmarks only the jaw is known."""
     def single(self, step:int)->bool:
         "Whether a step draws single frames."
@@ -275,7 +283,7 @@ class TalkerWindows(Batches):
         clips = self.clips(rng, half, self.heard) + self.clips(rng, B - half, self.usable)
         first = [int(rng.integers(self.sources.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
-        picture = [self.sources.picture(c, rng) for c in clips]
+        picture = [self.sources.picture(c, rng, self.config.picture == 'double') for c in clips]
         pose = np.array([self.sources.pose(c, f, rng) for c, f in zip(clips, at)])
         emotion = np.array([self.sources.emotion(c, f, rng) for c, f in zip(clips, at)])
         labels, asked = {}, self.config.weights_talker.get                      # a fit to landmarks takes time: only what a loss wants
@@ -286,7 +294,7 @@ class TalkerWindows(Batches):
         if asked('articulation') or self.config.mouths == 'told': labels.update(articulation=self.articulation(at))
         wave = np.stack([varied(self.cache.sound(c, f - extra, T + 2*extra), rng, self.config.vary_sound) for c, f in zip(clips, first)])
         boxes = np.stack([mouth_box(self.cache.landmarks[f], MOUTH_SCALE) for f in at])
-        return others(dict(picture=self.images(picture), frames=self.images(at), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
+        return others(dict(picture=self.pictures(picture), frames=self.images(at), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
                     wave=torch.from_numpy(wave), boxes=torch.from_numpy(boxes.astype(np.float32)), points=self.points(at), picture_points=self.points(picture), sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]), **labels), rng, self.config.vary_people)
 
 class HearingWindows(Batches):

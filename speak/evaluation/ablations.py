@@ -55,6 +55,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, background filled in':       (['extra'], dict(layers='filled', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'the same, light turns with the head':  (['extra'], dict(layers='filled', light='turned', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
+    'copied from a picture of twice the size': (['extra'], dict(picture='double')),
     'E_p asked of the mirror image too':    (['extra'], dict(asked='twice')),
     'E_p asked in ten views':               (['extra'], dict(asked='often')),
     'E_p corrected by a look at the face, on shaken frames': (['extra'], dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.))),
@@ -68,7 +69,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
 }
 
 _STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'shapes', 'reach', 'corrected')
-_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads', 'mouths', 'steps_hearing')
+_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads', 'mouths', 'picture')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
     "Where a row's stages lie: named by every setting that decides them, so that rows share what they have in common."
@@ -95,7 +96,7 @@ def train_row(row:str,       # of `ABLATIONS`
     for n, v in ABLATIONS[row][1].items(): changes[n] = {**changes.get(n, {}), **v} if isinstance(v, dict) else v
     c = configure(preset, **changes); sync, one, two = stage_folders(row, c, run_dir)
     acc, todo = make_accelerator(c), steps_of(row, c)
-    cache = Cache.build(open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief), frames, c.size, jobs=1, progress=progress)   # the same for all seeds, which decide first weights and what is drawn
+    cache = Cache.build(open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief), frames, c.size, jobs=1, progress=progress, pictures=c.picture == 'double')   # the same for all seeds, which decide first weights and what is drawn
     def run(stage, folder):
         made = run_stage(stage(), folder, progress); (folder/'done').touch(); return made
     if todo['sync'] and not (sync/'done').exists(): run(lambda: SyncStage(c, acc, cache), sync)

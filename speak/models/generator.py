@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from .encoders import HEAD_MIDDLE, HEAD_RADII, face_view, head_placement
-from .layers import mlp, ModConv, constant, identity_grid, warp, upsample, upsample_flow
+from .layers import mlp, ModConv, constant, identity_grid, looked_up, shrunk, warp, upsample, upsample_flow
 
 # %% ../../nbs/models/generator.ipynb #146d2ca5
 class MapsEncoder(nn.Module):
@@ -314,12 +314,13 @@ class Generator(nn.Module):
         told = self.use_places*(PLACES + 3*self.use_layers)
         take = lambda r: width(r) if self.use_maps and r >= coarse else 0
         self.blocks = nn.ModuleList(Block(channels[max(4, r//2)], channels[r], latent, facial, take(r), up=r > 4, picture=(1 + 3*self.use_layers)*(self.use_maps and r == size), places=told*(r >= coarse)) for r in self.sizes)
-    def identity_maps(self, picture:Tensor, # (B,3,S,S), RGB in [-1,1]
+    def identity_maps(self, picture:Tensor, # (B,3,S,S), RGB in [-1,1], or of twice that height and width: see the setting `picture`
                       heads:Tensor|None=None, # (B,6) its head; needed with layers other than 'one'
                       paint:bool=True       # False: without what only painting needs
-                     )->dict:               # {resolution: (B,C,r,r)}, 'picture': (B,3,S,S), with more layers what `Matte` says, with layers='filled' the 'backdrop' (B,3,S,S); empty with identity_path='code'
+                     )->dict:               # {resolution: (B,C,r,r)}, 'picture' as it came, with more layers what `Matte` says, with layers='filled' the 'backdrop' (B,3,S,S); empty with identity_path='code'
         "What of the identity picture is kept as maps; needed once per picture."
-        kept = {**self.maps(picture), 'picture': picture} if self.use_maps and paint else {}
+        whole, picture = picture, shrunk(picture, self.sizes[-1])
+        kept = {**self.maps(picture), 'picture': whole} if self.use_maps and paint else {}
         # What is cut out is no matter of where heads should be
         if self.use_layers:
             kept.update(self.matte(torch.cat([picture, self.flow.places(heads.detach(), picture.shape[-1]).to(picture.dtype)], 1)))
@@ -349,7 +350,7 @@ class Generator(nn.Module):
     def copied(self, flow:Flow, heads:Tensor, maps:dict, facing:Tensor|None=None)->tuple: # (B,2,3,S,S) of `HeadFlow.facing`, where light turns -> colours (B,3,S,S) times their share, share (B,1,S,S)
         "What the picture shows of a frame: all that the flow finds, but nothing that a head hides in the picture, unless it is background that was filled in."
         picture = maps['picture']
-        front = warp(picture, flow.head)
+        front = looked_up(picture, flow.head)
         if flow.shares is None: return front, 1.
         if 'light' in maps: front = (front + 1)*self.flow.relit(facing, maps['light']) - 1
         hides, rest = maps['matte'][:, :1], maps['matte'][:, 1:]
@@ -357,7 +358,8 @@ class Generator(nn.Module):
         head, body = flow.shares[:, :1], flow.shares[:, 1:]
         body, behind = body*warp(free[:, :1], flow.body), 1 - head - body
         if self.backdrop is None: behind = behind*free[:, 1:]
-        return head*front + body*warp(picture, flow.body) + behind*maps.get('backdrop', picture), head + body + behind
+        seen = maps['backdrop'] if 'backdrop' in maps else shrunk(picture, self.sizes[-1])
+        return head*front + body*looked_up(picture, flow.body) + behind*seen, head + body + behind
     def forward(self, latent:Tensor, # (B,L) modulates
                 facial:Tensor,       # (B,R) is added in every block
                 maps:dict,           # from `identity_maps`, each (B,...)

@@ -13,7 +13,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from ..config import Config, config_from_json
 from ..data.speech import ARTICULATORS
 from ..data.synthetic import ACTION_UNITS
-from .layers import mlp
+from .layers import mlp, shrunk
 from .audio import AudioEncoder
 from .editor import Editor
 from .encoders import SHOWN, Encoders, shown_codes
@@ -33,12 +33,12 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.actions = nn.Linear(c.code, len(ACTION_UNITS))                       # reads action units from an emotion code, as in stage 1
         self.articulation = nn.Linear(c.audio_width, len(ARTICULATORS))           # reads the mouth's shape from what is heard
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
-    def identity(self, picture:Tensor, # (B,3,S,S)
+    def identity(self, picture:Tensor, # (B,3,P,P), P the config's `picture_size`; or (B,3,S,S)
                  paint:bool=True,      # False: without the maps, which only painting needs
                  heads:Tensor|None=None # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p; NaN where not
                 )->dict:               # 'code' (B,D); with maps also 'shown', the 'head' (B,6) and the maps
         "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
-        codes = self.encoders(picture, ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())), heads)
+        codes = self.encoders(shrunk(picture, self.config.size), ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())), heads)
         kept = {'code': codes['identity']}
         if not self.generator.use_maps: return kept
         heads = self.encoders.placed(codes['pose'], heads)
@@ -72,7 +72,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         frames = frames.unflatten(0, (B, T))
         return (frames, flow) if parts else frames
     def forward(self,
-                picture:Tensor, # (B,3,S,S)
+                picture:Tensor, # (B,3,P,P), as in `identity`
                 pose:Tensor,    # (BT,3,S,S)
                 emotion:Tensor, # (BT,3,S,S)
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
@@ -87,18 +87,19 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         shown, asked = heads
         who = self.identity(picture, paint, shown)
         read = self.readings(audio, pose, emotion, who.get('shown'))
-        if mouths is not None: audio = self.told(audio, mouths)
+        if mouths is not None: audio = self.told(audio, mouths, read['articulation'])
         frames, flow = self.generate(who, audio, pose, emotion, parts=True, heads=asked) if paint else (None, self.generate(who, audio, pose, emotion, paint=False, heads=asked))
         if self.generator.use_layers: read.update(cover=flow.shares, picture_cover=covered(who['matte']))
         if 'backdrop' in who: read['backdrop'] = who['backdrop']
         return frames.flatten(0, 1) if paint else None, flow, read
     def told(self, audio:Tensor, # (B,T,A) features
-             mouths:Tensor       # (B,T,8) what mouths do, where someone knows better than what is heard; NaN where not
+             mouths:Tensor,      # (B,T,8) what mouths do, where someone knows better than what is heard; NaN where not
+             read:Tensor         # (B,T,8) what `articulation` reads from the features
             )->Tensor:           # (B,T,A)
         "What is heard, moved as little as can be so that `articulation` reads from it what is known. What painting asks does not move what is read."
         with torch.autocast(audio.device.type, enabled=False):
             W = self.articulation.weight.detach().float()
-            off = (mouths - F.linear(audio.detach().float(), W, self.articulation.bias.detach().float())).nan_to_num(0.)   # (B,T,8)
+            off = (mouths - read.detach().float()).nan_to_num(0.)                  # (B,T,8)
             gram = W @ W.T
             inverse = torch.linalg.inv_ex(gram + 1e-6*gram.diagonal().mean()*torch.eye(len(gram), device=W.device))[0]      # not `pinv`: it waits for the GPU
             return audio + (off @ inverse @ W).to(audio.dtype)

@@ -15,7 +15,7 @@ from ..losses import adversarial_loss, backdrop_loss, discriminator_loss, box_we
 from ..models.irfd import IRFD, SHOWN, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
-from ..models.layers import constant
+from ..models.layers import constant, shrunk
 from ..models.perceptual import Perceptual
 from .checkpoint import load_tensors, starting_weights
 from .loop import Stage
@@ -112,7 +112,7 @@ class TalkerStage(Stage):
         if paint: losses.update(self.painted(fake.float(), real, b))
         if gan:
             D = self.bare('discriminator').requires_grad_(False)
-            x = picture.repeat_interleave(T, 0)
+            x = shrunk(picture, c.size).repeat_interleave(T, 0)
             with self.accelerator.autocast(): losses['gan'] = adversarial_loss([l.float() for l in D(x, fake)])
             D.requires_grad_(True)
         total = total_loss(losses, {n: v for n, v in w.items() if n in losses})
@@ -184,6 +184,6 @@ class TalkerStage(Stage):
         B, T = b['frames'].shape[:2]
         fake = net(to_model(b['picture'][:, None]), to_model(b['pose']), to_model(b['emotion']), b['wave'], T)[0].unflatten(0, (B, T))
         n = min(B, 8)
-        rows = [b['picture'][:n], b['pose'][:n, T//2], b['emotion'][:n, T//2]]
+        rows = [shrunk(b['picture'][:n].float(), self.config.size).byte(), b['pose'][:n, T//2], b['emotion'][:n, T//2]]
         rows = [r.movedim(1, -1).cpu() for r in rows] + [to_images(fake[:n, T//2]), b['frames'][:n, T//2].movedim(1, -1).cpu()]
         return np.concatenate([np.concatenate(list(r.numpy()), 1) for r in rows], 0)
