@@ -37,7 +37,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'L_sync to the real mouth': (['extra'], dict(sync_target='reference')),
     'codes from the frame itself': (['extra'], dict(drive='same')),
     'generator anew in stage 2': (['extra'], dict(generator_init='fresh')),
-    'identity by code alone': (['extra'], dict(identity_path='code', paint_from=0.)),
+    'identity by code alone': (['extra'], dict(identity_path='code', paint_from=0., picture='frame')),
     'w/o angles and flow in stage 1': (['extra'], dict(weights_irfd=dict(angles=0., flow=0.))),
     'w/o rec':            (['extra'], _drop('talker', 'rec')),
     # the newer recipe, one part at a time: `mini` is without, `tiny` has them all
