@@ -227,7 +227,8 @@ class SpeakPipeline:
         chunk = chunk or max(1, min(48, (2**20 if self.device.type == 'cuda' else 2**17)//self.size**2))
         picture = head_picture(identity, self.picture_size, crop)
         # An input left out is a video of one frame: the picture itself.
-        videos = {k: iter([head_picture(identity, self.size, crop)]) if v is None else head_frames(v, self.size, k, crop) for k, v in dict(pose=pose, emotion=emotion).items()}
+        still = picture if self.picture_size == self.size or not (pose is None or emotion is None) else head_picture(identity, self.size, crop)   # its face is looked for once more only where need be
+        videos = {k: iter([still]) if v is None else head_frames(v, self.size, k, crop) for k, v in dict(pose=pose, emotion=emotion).items()}
         return self._paint(picture, sound, videos, chunk, progress)
 
     def _paint(self, picture, sound, videos, chunk, progress):

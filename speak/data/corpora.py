@@ -86,6 +86,9 @@ def pictured(frames:int # of a clip
     "Which of a clip's frames are kept at twice the size."
     return np.arange(0, frames, PICTURED)
 
+def _picture_start(frames)->np.ndarray: # of each clip -> where its pictures begin, and where the last one's end
+    return np.concatenate([[0], np.cumsum([len(pictured(n)) for n in frames])])
+
 SILENT = 3                        # frames at the begin of a sentence in which nothing is heard yet
 
 # What the embedded corpus knows of each frame, by column of `known`; the emotion is an index into `EMOTIONS`
@@ -296,7 +299,7 @@ class Cache:
             self.clips, self.rejected = [ClipInfo(**c) for c in meta['clips']], meta['rejected']
             self.start, self.wave_start, self.size = np.array(meta['start']), np.array(meta['wave_start']), meta['size']
             self.pictures = np.load(self.folder/'pictures.npy', mmap_mode='r') if meta.get('pictures') else None
-            self.picture_start = np.concatenate([[0], np.cumsum([len(pictured(n)) for n in np.diff(self.start)])])
+            self.picture_start = _picture_start(np.diff(self.start))
             self.frames, self.wave, self.landmarks, self.lids = (np.load(self.folder/f'{n}.npy', mmap_mode='r') for n in ('frames', 'wave', 'landmarks', 'lids'))
             self.known, self.surface, self.cover = (np.load(self.folder/f'{n}.npy', mmap_mode='r') if meta['known'] else None for n in ('known', 'surface', 'cover'))   # of the embedded corpus
         except (OSError, ValueError, KeyError) as e: raise SpeakError(f"The cache {self.folder} is damaged ({e}); delete it, and it is built again.")
@@ -340,11 +343,11 @@ class Cache:
             shapes = dict(frames=((start[-1], size, size, 3), np.uint8), wave=((wave_start[-1],), np.int16), landmarks=((start[-1], 68, 2), np.float32), lids=((start[-1],), np.float32))
             known = (part/'clips'/f'{kept[0]}.known.npy').exists()
             if known: shapes.update(known=((start[-1], _ends[-1]), np.float32), surface=((start[-1], synthetic.SURFACE, 2), np.float32), cover=((start[-1], size, size, 2), np.uint8))
-            some = np.concatenate([[0], np.cumsum([len(pictured(n)) for n in frames])])
-            if pictures: shapes.update(pictures=((some[-1], 2*size, 2*size, 3), np.uint8))
+            picture_start = _picture_start(frames)
+            if pictures: shapes.update(pictures=((picture_start[-1], 2*size, 2*size, 3), np.uint8))
             for name, (shape, kind) in shapes.items():
                 whole = np.lib.format.open_memmap(part/f'{name}.npy', 'w+', kind, tuple(int(n) for n in shape))
-                at = dict(wave=wave_start, pictures=some).get(name, start)
+                at = dict(wave=wave_start, pictures=picture_start).get(name, start)
                 for k, i in enumerate(kept):
                     file = part/'clips'/f'{i}.{name}.npy'; whole[at[k]:at[k + 1]] = np.load(file); file.unlink()   # so that the disk never holds all twice
                 whole.flush()
