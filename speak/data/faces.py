@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS', 'SMALLEST', 'SMALLEST_TURNED', 'ENLARGE',
-           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'HEAD_MODEL', 'POSE_WEIGHTS', 'ANGLE_UNITS', 'MIRRORED',
-           'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows', 'keep_faces', 'detect_faces', 'one_face',
-           'find_face', 'Square', 'crop_square', 'already_cropped', 'apply_crop', 'union_box', 'video_crop',
-           'interocular', 'mouth_opening', 'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_fit',
-           'head_numbers', 'heads_of', 'head_pose', 'landmarks_with_face_alignment']
+           'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'ALIKE', 'UNLIKE', 'KEPT', 'LOOK_SIDE', 'HEAD_MODEL',
+           'POSE_WEIGHTS', 'ANGLE_UNITS', 'MIRRORED', 'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows',
+           'keep_faces', 'detect_faces', 'one_face', 'find_face', 'Square', 'crop_square', 'already_cropped',
+           'apply_crop', 'union_box', 'video_crop', 'FaceWatch', 'watched_square', 'interocular', 'mouth_opening',
+           'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_fit', 'head_numbers', 'heads_of',
+           'head_pose', 'landmarks_with_face_alignment']
 
 # %% ../../nbs/data/faces.ipynb #cc9f290a
 import warnings
@@ -248,17 +249,53 @@ def video_crop(
     """One square around the head for a whole video, from the faces in `SAMPLED` of its frames.
 
     `SpeakError` names the video if no sampled frame shows a face, or if most show several of similar size."""
+    return _square_and_frames(video, name, enlarge)[0]
+
+def _square_and_frames(video, name=None, enlarge=ENLARGE):
+    "As `video_crop`, and the sampled frames that show a face"
     is_path = isinstance(video, (str, Path))
     if is_path: name, frames = name or video, _sample(video, SAMPLED)
     else: name, frames = name or 'the video', (video[i] for i in np.unique(np.linspace(0, len(video)-1, SAMPLED).round().astype(int)))
-    found = []
+    found, seen = [], []
     for frame in frames:
         shape = frame.shape
-        if faces := detect_faces(frame): found.append(faces)
+        if faces := detect_faces(frame):
+            found.append(faces)
+            seen.append(frame)
     if not found: raise SpeakError(f'{name}: no face was found in any of {SAMPLED} frames; a video of one person, mostly seen from the front, whose face is at least a fifth of the shorter side would be right')
     several = sum(len([f for f in faces if f.width >= faces[0].width/2]) > 1 for faces in found)
     if several > len(found)/2: raise SpeakError(f'{name}: several faces of similar size were found in {several} of {len(found)} frames; a video of one person would be right')
-    return crop_square(shape, union_box([faces[0] for faces in found], enlarge), enlarge)
+    return crop_square(shape, union_box([faces[0] for faces in found], enlarge), enlarge), seen
+
+# %% ../../nbs/data/faces.ipynb #6a1f0b11
+ALIKE, UNLIKE = 8., 16.  # grey levels between crops of 16x16: below the first the detector is not asked, above the second it must find a face
+KEPT = 64                # crops with a face that are remembered
+LOOK_SIDE = 160          # pixels of the crop that is searched
+
+def _tiny(crop): return np.asarray(Image.fromarray(crop).resize((16, 16), Image.BOX)).astype(np.float32)
+
+class FaceWatch:
+    "Tells of one frame after the other whether it shows the face of its video."
+    def __init__(self, frames, # of the video that show it, uint8 (H,W,3)
+                 square:Square # around the head
+                ):
+        self.square, self.seen = square, [_tiny(apply_crop(f, square, LOOK_SIDE)) for f in frames]
+    def __call__(self, frame:np.ndarray)->bool: # uint8 (H,W,3)
+        crop = apply_crop(frame, self.square, LOOK_SIDE)
+        tiny = _tiny(crop)
+        apart = min(float(np.abs(tiny - s).mean()) for s in self.seen)
+        if apart <= ALIKE: return True
+        if not detect_faces(crop): return apart <= UNLIKE
+        if len(self.seen) < KEPT: self.seen.append(tiny)
+        return True
+
+def watched_square(
+    video,         # as `video_crop`
+    name=None,
+)->tuple: # `Square`, `FaceWatch`
+    "The square around the head of a video, and what watches for its face. `SpeakError` as `video_crop`."
+    square, frames = _square_and_frames(video, name)
+    return square, FaceWatch(frames, square)
 
 # %% ../../nbs/data/faces.ipynb #0aed3b54
 def _points(landmarks):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'MAX_PIXELS', 'SILENT', 'SPEECH_DB', 'QUIETEST_DB', 'read_image', 'check_output', 'is_same_file', 'part_file',
            'write_image', 'kind_of', 'choose_track', 'hdr_light', 'tone_map', 'MediaInfo', 'probe', 'video_frames',
-           'read_video', 'pingpong_index', 'pingpong', 'mix_weights', 'audio_chunks', 'read_audio', 'soundtrack',
-           'SpeechLevel', 'level_speech', 'write_audio', 'VideoWriter', 'write_video', 'contact_sheet']
+           'read_video', 'pingpong_index', 'pingpong', 'mix_weights', 'sound_pieces', 'audio_chunks', 'read_audio',
+           'soundtrack', 'SpeechLevel', 'level_speech', 'write_audio', 'VideoWriter', 'write_video', 'contact_sheet']
 
 # %% ../../nbs/data/media.ipynb #c4e94b5c
 import contextlib, errno, io, logging, os, re, threading, warnings, wave as wavelib
@@ -669,7 +669,7 @@ def _resampled(path, rate, start, end, seen, track=None, channels=1): # `seen` c
             yield out
         yield np.zeros((channels, due()), np.float32)
 
-def _chunks(path, chunk_s=1., rate=SAMPLE_RATE, start_s=0., end_s=None, track=None, channels=1): # yields (C,N) float32
+def sound_pieces(path, chunk_s=1., rate=SAMPLE_RATE, start_s=0., end_s=None, track=None, channels=1): # yields (C,N) float32
     "As `audio_chunks`, not clipped"
     if end_s is not None and not 0 <= start_s < end_s: raise ValueError(f'a window from {start_s} to {end_s} s holds nothing')
     start, end = (None if s is None else Fraction(s).limit_denominator(10**6) for s in (start_s, end_s))
@@ -697,7 +697,7 @@ def audio_chunks(path,             # sound, or a video with sound
     """The sound of a file as a stream; sample 0 is the moment of its first picture.
     `SpeakError` if the file is missing, damaged, cut off, or has no sound; and for a whole file that is shorter than one picture
     (1/30 s), which is known only at its end. What runs over full scale is clipped."""
-    for x in _chunks(path, chunk_s, rate, start_s, end_s, track): yield x[0].clip(-1, 1)
+    for x in sound_pieces(path, chunk_s, rate, start_s, end_s, track): yield x[0].clip(-1, 1)
 
 def read_audio(path,             # sound, or a video with sound
                rate=SAMPLE_RATE, # samples per second wanted
@@ -706,7 +706,7 @@ def read_audio(path,             # sound, or a video with sound
                track=None,       # number of the sound track, from 1; None: as `choose_track` says
               )->np.ndarray:     # (N,) float32 mono in [-1,1]
     "`audio_chunks`, all at once, with the same errors; what runs over full scale is turned down as a whole, not clipped."
-    x = np.concatenate(list(_chunks(path, 10., rate, start_s, end_s, track)), 1)[0]
+    x = np.concatenate(list(sound_pieces(path, 10., rate, start_s, end_s, track)), 1)[0]
     return x/max(1., float(np.abs(x).max(initial=0)))
 
 def soundtrack(path,      # sound, or a video with sound
@@ -717,7 +717,7 @@ def soundtrack(path,      # sound, or a video with sound
     first = _first(path, 'audio', track)
     if first is None: raise SpeakError(f"{path} holds no sound: give a sound file, or a video with sound.")
     rate, channels = first[3].sample_rate, 2 if first[3].layout.nb_channels == 2 else 1
-    return rate, channels, _chunks(path, chunk_s, rate, track=track, channels=channels)
+    return rate, channels, sound_pieces(path, chunk_s, rate, track=track, channels=channels)
 
 # %% ../../nbs/data/media.ipynb #5d0c8a42
 SPEECH_DB = -20.   # dB of full scale: the level of speech at which networks hear it, that of the embedded corpus
