@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 from ..config import FPS, SAMPLE_RATE, EMOTIONS, SpeakError, nearest
 from . import speech, synthetic, faces
-from .media import probe, video_frames, read_audio
+from .media import SpeechLevel, probe, video_frames, read_audio
 
 # %% ../../nbs/data/corpora.ipynb #7f288c24
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class ClipFolder:
             self.clips.append(ClipInfo(r['clip'], r['identity'], r.get('emotion', ''), int(level) if level else -1, split, '', self._has_sound(r)))
         if not self.clips: raise SpeakError(f"{table} has no clip of the split '{split}'; its column split must say so for at least one.")
         changed = [(f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else None for f in self._all_files()]       # a clip that is replaced makes another cache
-        stamp = hashlib.sha1(table.read_bytes() + str((self.folder.resolve(), changed)).encode()).hexdigest()[:10]
+        stamp = hashlib.sha1(table.read_bytes() + b'speech at one level' + str((self.folder.resolve(), changed)).encode()).hexdigest()[:10]
         self.key = f'{self.folder.resolve().name}-{split}-{stamp}'
     # Where a clip's files are: what shards do in another way.
     def _file(self, kind, clip): return self.folder/kind/f'{clip}.{ENDINGS[kind]}'
@@ -184,6 +184,12 @@ class ClipFolder:
     @contextmanager
     def _opened(self, i): # yields kind -> path
         yield lambda kind: self._file(kind, self.clips[i].name)
+    def _speech(self, path)->np.ndarray: # (N,) float32
+        "The sound of a clip at the level at which networks hear speech."
+        wave = read_audio(path)
+        level = SpeechLevel().add(wave)
+        if level.silent: raise SpeakError(f"{path} is silent from start to end: delete it, so that the clip counts as one without sound, or record it again.")
+        return level.apply(wave)
     def _landmarks(self, path)->np.ndarray: # (n,68,2) float32, pixels of the file's own frames
         try:
             with np.load(path, allow_pickle=False) as file: points = file['landmarks'].astype(np.float32)
@@ -218,12 +224,11 @@ class ClipFolder:
         open_eyes = np.nanpercentile(eyes, 90) if np.isfinite(eyes).any() else 1.
         lids = np.nan_to_num(np.clip(1 - eyes/max(open_eyes, 1e-6), 0, 1))               # of the whole clip, so that a part has the same
         a, samples = round((first - around - offset)/FPS*SAMPLE_RATE), round((n + 2*around)/FPS*SAMPLE_RATE)
-        wave, heard = np.zeros(samples, np.float32), read_audio(file('audio')) if has_sound else ()
+        wave, heard = np.zeros(samples, np.float32), self._speech(file('audio')) if has_sound else ()
         known = heard[max(a, 0):max(0, min(a + samples, round((T - offset)/FPS*SAMPLE_RATE)))]
         wave[max(-a, 0):max(-a, 0) + len(known)] = known
         at = slice(first, first + n)
         return dict(frames=small, **dict(pictures=np.stack(large)) if pictures else {}, wave=wave, landmarks=points[at].astype(np.float32), lids=lids[at].astype(np.float32))
-
 
 # %% ../../nbs/data/corpora.ipynb #a7d10c02
 class ShardFolder(ClipFolder):

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'MAX_PIXELS', 'SILENT', 'SPEECH_DB', 'QUIETEST_DB', 'read_image', 'check_output', 'is_same_file', 'part_file',
-           'write_image', 'kind_of', 'choose_track', 'hdr_light', 'tone_map', 'MediaInfo', 'probe', 'video_frames',
-           'read_video', 'pingpong_index', 'pingpong', 'mix_weights', 'sound_pieces', 'audio_chunks', 'read_audio',
-           'soundtrack', 'SpeechLevel', 'level_speech', 'write_audio', 'VideoWriter', 'write_video', 'contact_sheet']
+           'write_image', 'kind_of', 'picture_tags', 'choose_track', 'track_note', 'hdr_light', 'tone_map', 'MediaInfo',
+           'probe', 'video_frames', 'read_video', 'pingpong_index', 'pingpong', 'mix_weights', 'sound_pieces',
+           'audio_chunks', 'read_audio', 'soundtrack', 'SpeechLevel', 'level_speech', 'write_audio', 'VideoWriter',
+           'write_video', 'contact_sheet']
 
 # %% ../../nbs/data/media.ipynb #c4e94b5c
 import contextlib, errno, io, logging, os, re, threading, warnings, wave as wavelib
@@ -232,6 +233,15 @@ def kind_of(path # a file
         with _picture(path): return 'picture'  # of a rarer kind
     except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError): raise wrong from None
 
+def picture_tags(path # a file that exists
+                )->dict:  # name -> text; {} for a file that Pillow does not know
+    "The texts that a picture or an animation carries, and its `format`."
+    try:
+        with _picture(_existing(path, 'a picture, a video or a sound')) as im:
+            text = {k: v.decode('utf8', 'replace') if isinstance(v, bytes) else v for k, v in im.info.items()}
+            return {'format': im.format, **{k: v for k, v in text.items() if isinstance(v, str)}}
+    except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError): return {}
+
 def _by_pillow(path)->bool:
     "Whether the pictures of a file are read by Pillow: it stands still, or it is an animated WebP or AVIF"
     if not _looks_like_picture(path): return False
@@ -270,13 +280,26 @@ def choose_track(path,      # a video or sound file
                  track=None # the number wanted, counted from 1 in the file's order
                 )->int:     # number of the stream that is read; 0 if there is none
     "Which stream of a kind is read: the default one, or for sound the first that is not silent. `SpeakError` for a number that is not there."
+    chosen, note = _choice(path, kind, track)
+    if note: _say_once(note)
+    return chosen
+
+def track_note(path, kind)->str: # as `choose_track`
+    "Which of several streams `choose_track` takes and why; '' where there is no choice."
+    return _choice(path, kind, None)[1]
+
+@lru_cache(None)
+def _say_once(note): log.warning(f'{note}.')
+
+def _choice(path, kind, track):
+    "Number of the stream that is read, and what is to be said of it"
     with _open(path) as (path, container):
         found = _streams(container, kind)
         name = {'video': 'video stream', 'audio': 'sound track'}[kind]
         if track is not None and not 1 <= track <= len(found):
             has = f"{len(found) or 'no'} {name}{'s'*(len(found) != 1)}"
             raise SpeakError(f"{path} has {has}, so there is no number {track}: leave it out or give a number from 1.")
-        if track is not None or len(found) < 2: return track or len(found)
+        if track is not None or len(found) < 2: return track or len(found), ''
         default = [bool(s.disposition & Disposition.default) for s in found]
         readable = [s.codec_context is not None for s in found]
     order = sorted(range(len(found)), key=lambda i: (not readable[i], not default[i]))
@@ -285,13 +308,12 @@ def choose_track(path,      # a video or sound file
 
 @lru_cache(1000)
 def _first_heard(path, kind, order, marked, *stamp):
-    "The first of several streams that is not silent; says which, once a file"
+    "The first of several streams that is not silent, and why it is taken"
     best = order[0]
     if kind == 'audio': best = next((k for k in order if _heard(path, k)), best)
     why = 'it is marked as the default' if best == order[0] and marked else 'the first' if kind == 'video' else 'the first that is not silent'
     names, change = ('video streams', '') if kind == 'video' else ('sound tracks', '; --track N or track=N takes another')
-    log.warning(f"{path} has {len(order)} {names}: number {best} is used ({why}){change}.")
-    return best
+    return best, f"{path} has {len(order)} {names}: number {best} is used ({why}){change}"
 
 def _heard(path, track):
     with contextlib.closing(_decoded(path, 'audio', track=track)) as frames:

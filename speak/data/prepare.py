@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['ENLARGE_BY', 'HEAD', 'HEAD_MM', 'HEAD_CENTRE', 'FAN_BATCH', 'DETECTORS', 'CUT_RATIO', 'CUT_FLOOR', 'SAME', 'GAP_S',
-           'LOOK_EVERY', 'REACH', 'HELD_BYTES', 'REASONS', 'OVERHANG', 'SOUND_SLACK_S', 'SILENT', 'COLUMNS',
-           'REFUSED_COLUMNS', 'PLACES', 'landmark_heads', 'FaceAlignment', 'choose_detector', 'Cuts', 'Track',
-           'Refused', 'face_tracks', 'head_square', 'Rules', 'Prepared', 'clip_sound', 'clips_of', 'write_clip',
-           'prepare_source', 'on_cluster', 'map_all', 'Summary', 'prepare', 'shard_plan', 'write_shard',
-           'prepare_shard', 'bench']
+           'LOOK_EVERY', 'REACH', 'HELD_BYTES', 'REASONS', 'OVERHANG', 'SOUND_SLACK_S', 'COLUMNS', 'REFUSED_COLUMNS',
+           'PLACES', 'landmark_heads', 'FaceAlignment', 'choose_detector', 'Cuts', 'Track', 'Refused', 'face_tracks',
+           'head_square', 'Rules', 'Prepared', 'clip_sound', 'clips_of', 'write_clip', 'prepare_source', 'on_cluster',
+           'map_all', 'Summary', 'prepare', 'shard_plan', 'write_shard', 'prepare_shard', 'bench']
 
 # %% ../../nbs/data/prepare.ipynb #82f4d44f
 import csv, hashlib, importlib.util, io, json, os, platform, shutil, sys, tarfile, time, warnings, zipfile
@@ -28,7 +27,7 @@ from tqdm.auto import tqdm
 
 from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
 from .faces import Box, Square, already_cropped, apply_crop, detect_faces, head_fit, rotation_matrix, working_copy
-from .media import VideoWriter, part_file, probe, read_audio, video_frames, write_audio
+from .media import SILENT, VideoWriter, is_same_file, part_file, probe, read_audio, track_note, video_frames, write_audio
 from .readers import Source, read_corpus, read_track, scale_crop
 
 # %% ../../nbs/data/prepare.ipynb #87f63ecc
@@ -267,6 +266,7 @@ class Rules:
     longest_s:float = 30.    # longer ones go on as another clip
     upscale:float = 2.       # by which a square may be enlarged at most; 1 refuses all that is smaller than `size`
     need_sound:bool = True   # whether a clip without sound is refused
+    track:int = 0            # number of the sound track, from 1; 0: the default, or the first that is not silent
     detector:str = 'auto'    # of `DETECTORS`, for recordings that bring no boxes
     device:str = 'cpu'       # torch device of face-alignment
     def __post_init__(self):
@@ -329,15 +329,15 @@ def _looker(source, rules, info):
 
 # %% ../../nbs/data/prepare.ipynb #d8a042d9
 SOUND_SLACK_S = .2   # that the sound may end before the pictures without ending the clip
-SILENT = 1e-4        # peak of what counts as silence, as in `media.read_audio`
 
 def clip_sound(source:Source, # the recording
                first:int,     # frame of the recording at which the clip begins
                T:int,         # its frames
+              track=None,    # number of the sound track, from 1; None: as `media.choose_track` says
               )->tuple:       # (round(T/30*16000),) float32, and its frames, which may have become fewer
     "The sound of a clip. `SpeakError` if there is none, or only silence."
     path, begin = source.audio or source.video, first/FPS + (0. if source.audio else source.start_s or 0.)
-    wave = read_audio(path, start_s=begin, end_s=begin + T/FPS)
+    wave = read_audio(path, start_s=begin, end_s=begin + T/FPS, track=track)
     if np.abs(wave).max(initial=0) < SILENT: raise SpeakError(f'{path} is silent from {begin:.1f} to {begin + T/FPS:.1f} s: another recording would be right.')
     if len(wave) < (T/FPS - SOUND_SLACK_S)*SAMPLE_RATE: T = max(1, int(len(wave)*FPS/SAMPLE_RATE))
     n = round(T/FPS*SAMPLE_RATE)
@@ -356,9 +356,9 @@ def _finish(track, source, rules, detector, points):
     if over[edge] > OVERHANG: raise _Refusal('leaves the frame', f"the box around the head runs over the {('left', 'top', 'right', 'bottom')[edge]} edge of the picture by {100*over[edge]:.0f} percent of its side")
     if square.side*rules.upscale < rules.size: raise _Refusal('too small', f'the square around the head has {square.side} pixels, less than {rules.size/rules.upscale:.0f}')
     wave = None
-    try: wave, T = clip_sound(source, track.first, T)
+    try: wave, T = clip_sound(source, track.first, T, rules.track or None)
     except SpeakError as e:
-        if rules.need_sound: raise _Refusal('no sound', f'{e} (need_sound=False keeps such clips)') from None
+        if rules.need_sound: raise _Refusal('no sound', f'{e} (--allow-silent, or need_sound=False in a notebook, keeps such clips)') from None
     long_enough()
     # In the parts' pixels, which are `shrink` of the picture's; the square is where those say it is.
     f = track.shrink
@@ -408,7 +408,7 @@ def clips_of(
 
 # %% ../../nbs/data/prepare.ipynb #2a7e42f7
 COLUMNS = ('clip', 'identity', 'emotion', 'level', 'split', 'view', 'sentence', 'fps', 'frames', 'width', 'height', 'audio_s', 'yaw', 'pitch', 'roll', 'yaw_sd', 'found',
-           'detector', 'source', 'start_s', 'end_s', 'left', 'top', 'side', 'source_width', 'source_height')
+           'detector', 'source', 'start_s', 'end_s', 'left', 'top', 'side', 'source_width', 'source_height', 'notes')
 REFUSED_COLUMNS = ('name', 'source', 'start_s', 'end_s', 'reason', 'detail')
 
 def _relative(path, root): # as it stands below `root`, else as it is
@@ -418,7 +418,7 @@ def _key(source, rules, root):
     "What a record is good for: changes with anything that changes the clips."
     known = {n: _relative(v, root) if n in ('video', 'audio', 'track', 'landmarks') and v else v for n, v in asdict(source).items()}
     sizes = [os.path.getsize(p) if p and os.path.exists(p) else -1 for p in (source.video, source.audio, source.track, source.landmarks)]
-    rules = {n: v for n, v in asdict(rules).items() if n != 'device'}
+    rules = {n: v for n, v in asdict(rules).items() if n != 'device' and (n != 'track' or v)}  # so that what earlier versions made stays good
     return hashlib.sha1(json.dumps([known, sizes, rules], sort_keys=True).encode()).hexdigest()
 
 def _write_json(path, what):
@@ -453,6 +453,11 @@ def write_clip(folder:Path, # a clip folder whose subfolders are there
     with part_file(folder/'landmarks'/f'{name}.npz', '.npz') as part, open(part, 'wb') as f:
         np.savez_compressed(f, landmarks=clip.landmarks, pose=head_fit(clip.landmarks)[0], found=np.isfinite(clip.landmarks).all((1, 2)))
 
+def _notes(source, rules):
+    "What was chosen where a recording has several streams"
+    notes = [track_note(source.video, 'video'), '' if rules.track else track_note(source.audio or source.video, 'audio')]
+    return '; '.join(n.split(' has ', 1)[1].split(';')[0] for n in notes if n)
+
 def prepare_source(source:Source, # a recording
                    folder,        # clip folder, with its subfolders
                    rules:Rules,   # with a detector that is not 'auto'
@@ -471,7 +476,7 @@ def prepare_source(source:Source, # a recording
         if isinstance(found, Prepared):
             name = source.name + (f'+{len(clips) + 1}' if clips else '')
             write_clip(folder, name, found)
-            row = dict(clip=name, **labels, **found.row)
+            row = dict(clip=name, **labels, **found.row, notes=_notes(source, rules))
             clips.append({c: row[c] for c in COLUMNS})
         else: refused.append(dict(name=source.name, source=file, start_s=round(begin + found.first/FPS, 3), end_s=round(begin + (found.first + found.frames)/FPS, 3) if found.frames else '',
                                   reason=found.reason, detail=found.detail.replace(str(root), '...') if root else found.detail))
@@ -542,12 +547,21 @@ def _table(path, columns, rows):
     with part_file(path, '.csv') as part, open(part, 'w', newline='', encoding='utf8') as f:
         out = csv.DictWriter(f, columns, lineterminator='\n'); out.writeheader(); out.writerows(rows)
 
+def _apart(source, out):
+    "`SpeakError` if clips would be written among the recordings, or over them"
+    def upwards(path): return Path(path).resolve(), *Path(path).resolve().parents
+    within = [p for p in upwards(out) if is_same_file(p, source)]
+    written = [Path(out)/name for name in (*PLACES, 'records', 'shards', 'parts')]
+    over = [w for w in written for p in upwards(source) if is_same_file(p, w)]
+    if within or over:
+        raise SpeakError(f"{out} lies in the corpus {source}, or the corpus in what would be written there, so that recordings would be replaced: give a folder beside it.")
+
 def _same_rules(out, rules, kind, shard):
     "Note beside the clips how they were made; `SpeakError` if there are clips made otherwise"
     path, now = out/'prepare.json', dict(corpus=kind, **{n: v for n, v in asdict(rules).items() if n != 'device'}, shard=shard)
     if path.exists():
         before = json.loads(path.read_text(encoding='utf8'))
-        other = [f'{n}: {before.get(n)} then, {v} now' for n, v in now.items() if before.get(n) != v]
+        other = [f'{n}: {was} then, {v} now' for n, v in now.items() if (was := before.get(n, getattr(Rules, n, None))) != v]
         if other: raise SpeakError(f"{out} holds clips that were prepared otherwise ({'; '.join(other)}): give another folder, or the settings of prepare.json.")
     else: _write_json(path, now)
 
@@ -572,6 +586,7 @@ def prepare(
     names = [f.name for f in fields(Rules)]
     for n in rules:
         if n not in names: raise SpeakError(f"There is no setting '{n}' of the preparation: {nearest(n, names)}")
+    _apart(source, out)
     rules = Rules(**rules)
     rules = Rules(**{**asdict(rules), 'detector': choose_detector(rules.detector)})
     sources, missing = read_corpus(kind, source)
