@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
 from . import faces, synthetic
 from .corpora import SyntheticCorpus, frame_shown, sound_offset
-from .media import audio_chunks, probe, video_frames
+from .media import SILENT, audio_chunks, probe, video_frames
 
 # %% ../../nbs/data/report.ipynb #051efe08
 SPLITS = ('train', 'val', 'test')
@@ -283,7 +283,9 @@ def measure(clips, i:int)->tuple: # row, (3,36) counts, curve or None
     try:
         chunks = clips.sound(i)
         if chunks is not None:
-            heard = loudness(chunks)
+            found = loudness(chunks)
+            if found.peak_db < 20*np.log10(SILENT): raise SpeakError(f"{clips.file(i, 'audio')} is silent from start to end.")
+            heard = found
             row.update(sound_s=heard.seconds, rms_db=heard.rms_db, peak_db=heard.peak_db, clipped=heard.clipped, silent=heard.silent)
     except SpeakError as e: row['sound_trouble'] = clips.reason(i, e)
     if points is not None and heard is not None and np.isfinite(row['frames']):
