@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from scipy.signal import resample_poly
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from . import __version__
 from .config import FPS, SAMPLE_RATE, SpeakError, config_from_json, nearest
+from .progress import progress_bar
 from .data.faces import Square, apply_crop, crop_square, find_face, watched_square
 from .data.media import SpeechLevel, VideoWriter, audio_chunks, check_output, pingpong_index, read_image, soundtrack, video_frames
 from .models.audio import frames_for, stream
@@ -324,7 +324,7 @@ class SpeakPipeline:
         who = self._encode(self.talker.identity, picture[None])
         waves = (torch.from_numpy(w).to(self.device) for w in sound.for_networks())
         done = 0
-        with tqdm(total=sound.T, unit='frame', disable=not progress, mininterval=.5) as bar:
+        with progress_bar(desc='generate', total=sound.T, unit='frame', disable=not progress) as bar:
             for features in stream(self.talker.audio, waves):           # (n,A)
                 for some in features.split(chunk):
                     n = len(some)

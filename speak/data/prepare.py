@@ -23,9 +23,9 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
+from ..progress import progress_bar
 from .faces import Box, Square, already_cropped, apply_crop, detect_faces, head_fit, rotation_matrix, working_copy
 from .media import SILENT, VideoWriter, is_same_file, part_file, probe, read_audio, track_note, video_frames, write_audio
 from .readers import Source, read_corpus, read_track, scale_crop
@@ -487,11 +487,11 @@ def prepare_source(source:Source, # a recording
 # %% ../../nbs/data/prepare.ipynb #9994c682
 def _map(function, tasks, jobs, unit, total, done):
     "Results of `function(*task)` as they come, with a bar that tells the time left"
-    bar = dict(total=total, initial=done, disable=not unit, desc='prepare', unit=unit, mininterval=1, smoothing=.05)
+    bar = dict(desc='prepare', total=total, initial=done, unit=unit, disable=not unit)
     try: pool = Parallel(jobs, return_as='generator_unordered')
     except ValueError: pool = None   # ray's back end has only lists
-    if pool: yield from tqdm(pool(delayed(function)(*t) for t in tasks), **bar)
-    else: yield from Parallel(jobs)(delayed(function)(*t) for t in tqdm(tasks, **bar))
+    if pool: yield from progress_bar(pool(delayed(function)(*t) for t in tasks), **bar)
+    else: yield from Parallel(jobs)(delayed(function)(*t) for t in progress_bar(tasks, **bar))
 
 def _ended(): # what is raised where the process of a task ended: loky's error, and dask's for a task that ended worker after worker
     return (TerminatedWorkerError, *([sys.modules['distributed'].KilledWorker] if 'distributed' in sys.modules else []))
@@ -594,7 +594,7 @@ def prepare(
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise SpeakError(f"{out} cannot be made ({e.strerror}): choose a folder that can be written to.") from None
     _same_rules(out, rules, kind, shard); _tidy(out)
-    root = str(source)
+    root = os.path.abspath(source)   # as the reader names files
     clips, refused = (_prepare_shards if shard else _prepare_folder)(sources, out, rules, root, jobs, progress, *([shard] if shard else []))
     refused += [dict(name=name, source='', start_s='', end_s='', reason='missing', detail=reason.replace(root, '...')) for name, reason in missing]
     _table(out/'clips.csv', (*COLUMNS, 'shard') if shard else COLUMNS, clips)

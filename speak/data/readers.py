@@ -7,13 +7,14 @@ __all__ = ['VIDEOS', 'SOUNDS', 'CORPORA', 'MINIATURES', 'VIEWS', 'Source', 'safe
            'scale_crop', 'Corpus', 'read_corpus', 'miniature']
 
 # %% ../../nbs/data/readers.ipynb #66b36114
-import csv, difflib, hashlib, os, re, unicodedata
+import csv, difflib, hashlib, os, re, stat, unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import av, numpy as np
+from av.stream import Disposition
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError, nearest
 from . import synthetic
 from .media import write_audio, write_video
@@ -102,10 +103,59 @@ def scale_crop(crop:tuple, # (left, top, right, bottom, width, height) as in `So
     y = height/h; x = width/w if w else y
     return l*x, t*y, r*x, b*y
 
-# %% ../../nbs/data/readers.ipynb #b417857a
-VIDEOS = ('.mp4', '.flv', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-SOUNDS = ('.wav', '.m4a', '.mp3', '.aac', '.flac', '.ogg')
+# %% ../../nbs/data/readers.ipynb #5e1f0a02
+VIDEOS = tuple('.mp4 .m4v .mov .qt .mkv .webm .avi .divx .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .m2p .vob .ts .mts '
+               '.m2ts .m2t .tp .trp .tod .3gp .3gpp .3g2 .mxf .gxf .ogv .ogm .rm .rmvb .dv .nut .wtv .dvr-ms .y4m .ivf '
+               '.h264 .264 .h265 .265 .hevc .mjpg .mjpeg .mj2 .nsv .amv .insv .lrv'.split())
+SOUNDS = tuple('.wav .m4a .mp3 .aac .flac .ogg .oga .opus .wma .aif .aiff .ac3 .amr .caf .mka'.split())
+_STILLS = set('.jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .heif .ico .ppm .pgm .pbm .pnm .tga .exr .hdr .psd .jp2 .jxl .svg '
+              '.dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .thm'.split())
+_MOVING = set('.gif .png .apng .webp .avif .heic .mng'.split())   # what may be animated
+_SIDE = set('.txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .md .html .htm .pdf .doc .docx .xls .xlsx '
+            '.ods .ppt .pptx .tex .bib .npy .npz .mat .h5 .hdf5 .pkl .pickle .pt .pth .ckpt .safetensors .onnx .parquet '
+            '.feather .arrow .lmdb .mdb .db .sqlite .srt .vtt .ass .ssa .sub .idx .lrc .lab .textgrid .eaf .ctm .nfo .url '
+            '.lnk .torrent .ytdl .m3u .m3u8 .pls .cue .edl .xmp .aae .md5 .sha1 .sha256 .par2 .sfv .sig .asc .py .ipynb '
+            '.sh .bat .m .c .h .cpp .js .exe .dll .so .jar .mid .midi'.split())
+_TOLD = {*VIDEOS, *SOUNDS, *_STILLS, *_MOVING, *_SIDE} - {'.ogg'}   # endings that say what a file is; .ogg may be either
+_PACKED = re.compile(r'\.(zip|tar|tgz|gz|bz2|tbz2?|xz|txz|zst|lz4|lzma|7z|rar|iso|z\d\d|(zip|7z|tar|rar)\.\d{3})$'
+                     r'|_part[a-z]{2}$', re.I)
+_UNFINISHED = re.compile(r'\.(part|part-frag\d+|partial|crdownload|download|opdownload|tdownload|filepart|incomplete|'
+                         r'unfinished|dtapart|xltd|aria2|[!](qb|ut|bt)|(bc|jc|fb)[!])(/|$)'
+                         rf"|({'|'.join(map(re.escape, VIDEOS))})\.(tmp|temp|td)$", re.I)
 
+def _ending(path)->str: return os.path.splitext(path)[1].lower()   # with its dot
+
+_STILL, _PICTURE = 'a picture, not a video', 'a picture, not a video; if it moves, convert it to MP4'
+_UNKNOWN = 'nothing that FFmpeg reads as a video'
+_DAMAGED = 'begins as a video, but is cut off or damaged; copy or export it again'
+_NOT_TEXT = bytes({*range(32)} - set(b'\t\n\f\r\x1b'))
+_NO_RECORDING = ('tty', 'bin', 'xbin', 'adf', 'idf', 'hls', 'dash', 'concat', 'sdp')   # painted text, lists of files
+
+def _begins_as_video(head): # head: its first bytes
+    mkv, flv, asf, mpeg, rm, mxf = b'\x1a\x45\xdf\xa3', b'FLV\1', b'\x30\x26\xb2\x75', b'\0\0\1\xba', b'.RMF', b'\6\x0e\x2b\x34'
+    return (head.startswith((mkv, flv, asf, mpeg, rm, mxf)) or (head[:4], head[8:12]) == (b'RIFF', b'AVI ')
+            or head[4:8] in (b'ftyp', b'moov', b'mdat', b'wide'))
+
+def _look(path)->str|None:
+    "What a file is whose name does not tell: '' a video, None without pictures, else why it gives no clip"
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode): return None   # a pipe would be waited for
+        with open(path, 'rb') as f: head = f.read(4096)
+    except OSError as e: return f'cannot be read ({e.strerror})'
+    text = head.startswith((b'\xff\xfe', b'\xfe\xff')) or len(head.translate(None, _NOT_TEXT)) == len(head)
+    if text and not head.startswith(b'YUV4MPEG2') or _ending(path) == '.ogg' and b'theora' not in head: return None
+    few = {'protocol_whitelist': 'file', 'formatprobesize': '65536'}   # bytes that are looked at
+    try:
+        with av.open(f'file:{path}', metadata_errors='replace', options=few) as c:
+            if not len(c.streams): raise ValueError
+            name, brand = c.format.name, c.metadata.get('major_brand', '')
+            pictures = any(not s.disposition & Disposition.attached_pic for s in c.streams.video)
+    except (av.FFmpegError, ValueError): return _DAMAGED if _begins_as_video(head) else _UNKNOWN
+    if name in _NO_RECORDING or not pictures: return None
+    picture = name in ('gif', 'apng', 'ico') or brand in ('avif', 'avis', 'heic', 'heix', 'mif1', 'msf1')
+    return _PICTURE if picture or name.endswith('_pipe') else ''
+
+# %% ../../nbs/data/readers.ipynb #b417857a
 @dataclass(frozen=True)
 class Corpus:
     "How one kind of corpus is known and read."
@@ -125,13 +175,25 @@ def _corpus(kind, title, layout, sign, fixed_test):
 
 class _Files:
     "The files below a corpus's folder: their paths, sorted, with '/'"
-    def __init__(self, root, paths): self.root, self.paths, self.taken = root, sorted(paths), set()
+    def __init__(self, root, paths):
+        self.root, self.taken = root, set()
+        begun = {p[:-len('.aria2')] for p in paths if p.endswith('.aria2')}   # what lies beside has not all of its bytes
+        controls = {f'{p}.aria2' for p in begun.intersection(paths)}
+        self.unfinished = sorted(p for p in paths if (p in begun or _UNFINISHED.search(p)) and p not in controls)
+        self.paths = sorted(set(paths) - controls - set(self.unfinished))
     def full(self, path): return f'{self.root}/{path}'
     def below(self, text): return str(text).replace(f'{self.root}/', '')   # a path or a sentence without the folder's own path
     def fitting(self, pattern): # yields (path, match); what fits counts as understood
         for path in self.paths:
-            if m := pattern.match(path): self.taken.add(path); yield path, m
+            if not (m := pattern.match(path)): continue
+            if _ending(path) in _TOLD: self.taken.add(path)
+            yield path, m
     def videos(self): return (p for p in self.paths if p.lower().endswith(VIDEOS))
+    @cached_property
+    def looked_at(self)->dict: # path -> '' for a video, else why it is none
+        "Files whose names do not tell what they are, and which may hold pictures"
+        found = {p: _look(self.full(p)) for p in self.paths if _ending(p) not in _TOLD}
+        return {p: why for p, why in found.items() if why is not None}
     def named(self, name): # the path of a file, the one nearest to the top, or None
         return min((p for p in self.paths if p.rsplit('/', 1)[-1] == name), key=lambda p: p.count('/'), default=None)
 
@@ -166,7 +228,8 @@ def read_corpus(kind:str, # one of `CORPORA`
         near = difflib.get_close_matches(os.path.basename(root), os.listdir(up) if os.access(up, os.R_OK) else [], 1, .5)
         raise SpeakError(f"{root} does not exist; give the folder that holds {corpus.layout}{f'; did you mean {near[0]}?' if near else '.'}")
     files = _Files(root, _walk(root, missing))
-    if not any(corpus.sign.search(p) for p in files.paths): raise SpeakError(_wrong_folder(corpus, files))
+    if not any(corpus.sign.search(p) for p in files.paths) and not (kind == 'folder' and (files.unfinished or files.looked_at)):
+        raise SpeakError(_wrong_folder(corpus, files))
     clips = {}
     for clip in corpus.read(files, missing):
         clip['name'] = safe_name(clip['name'])
@@ -188,14 +251,13 @@ def _wrong_folder(corpus, files)->str:
     if packed and other in ('folder', None): return f"{wrong}; unpack {packed} first."
     return f"{wrong}; it holds {CORPORA[other].title}: use the corpus '{other}'." if other else f"{wrong}, and it holds no video at all; give the folder of the corpus."
 
-_PACKED = re.compile(r'\.(zip|tar|tgz|gz|bz2|xz|7z|rar)$|_part[a-z]{2}$', re.I)
-
 def _not_understood(corpus, files)->list:
-    "Archives, and for each folder at the top the videos that the reader passed over"
+    "Unfinished downloads, archives, and for each folder at the top the videos that the reader passed over"
     strange = defaultdict(list)
-    for p in files.videos():
+    for p in (*files.videos(), *(p for p, why in files.looked_at.items() if why in ('', _DAMAGED))):
         if p not in files.taken: strange[p.split('/')[0]].append(p)
-    return [(p, 'a packed archive: what is in it is not read') for p in files.paths if _PACKED.search(p)] + [
+    packed = [(p, 'a packed archive: what is in it is not read') for p in files.paths if _PACKED.search(p)]
+    return [(p, 'an unfinished download; let it finish, and it is read') for p in files.unfinished] + packed + [
         (place, f"{len(paths)} video{'s belong' if len(paths) > 1 else ' belongs'} to no clip, the first {paths[0]}; clips are called as in {corpus.layout}") for place, paths in strange.items()]
 
 def _enter_splits(corpus, clips, missing):
@@ -266,25 +328,43 @@ def _csv_rows(path, needed)->list: # [(line, {column: value})], everything witho
         if need not in columns: raise SpeakError(f"{path} has no column '{need}' in its first line: {nearest(need, columns) if any(columns) else 'it is empty.'}")
     return [(rows.line_num, dict.fromkeys(columns, '') | {c: v.strip() for c, v in zip(columns, r)}) for r in rows if r]
 
-def _beside(files, known, stem, kind, endings): # full path of the file that goes with a video, or None
-    places = [stem] + ([f"{kind}/{stem.removeprefix('video/')}"] if stem.startswith('video/') else [])
+def _beside(files, known, path, kind, endings): # full path of the file that goes with a video, or None
+    stems = dict.fromkeys((os.path.splitext(path)[0], path))
+    places = [*stems, *(f"{kind}/{s.removeprefix('video/')}" for s in stems if s.startswith('video/'))]
     return next((files.full(place + e) for place in places for e in endings if place + e in known), None)
+
+def _no_videos(files)->list:
+    "What was looked into and is no video, with the reason; files of one ending together where there is no more to say"
+    unknown, rest = defaultdict(list), []
+    for p, why in files.looked_at.items():
+        if not why: continue
+        files.taken.add(p)
+        if why == _UNKNOWN: unknown[_ending(p)].append(p)
+        else: rest.append((p, why))
+    for ending, ps in unknown.items():
+        others = f"; nor {'are' if len(ps) > 2 else 'is'} {len(ps) - 1} more {f'ending in {ending}' if ending else 'without an ending'}"
+        rest.append((ps[0], _UNKNOWN + others*(len(ps) > 1)))
+    return rest
 
 @_corpus('folder', 'a plain folder of videos', 'NAME.mp4 in any sub-folder, or clips.csv and video/NAME.mp4', rf"(?i)({'|'.join(map(re.escape, VIDEOS))})$", False)
 def _read_folder(files, missing):
     known, stems = set(files.paths), {}
-    for path in files.videos(): stems.setdefault(path.rsplit('.', 1)[0], []).append(path)
-    def clip(stem, path, **labels):
-        return dict(labels, video=files.full(path), audio=_beside(files, known, stem, 'audio', SOUNDS), landmarks=_beside(files, known, stem, 'landmarks', ('.npz',)))
+    for path in files.videos(): stems.setdefault(os.path.splitext(path)[0], []).append(path)
+    for path in (p for p, why in files.looked_at.items() if not why): stems.setdefault(path, []).append(path)   # all of its name
+    for kinds, reason in (_STILLS, _STILL), (_MOVING, _PICTURE): missing += [(p, reason) for p in files.paths if _ending(p) in kinds]
+    missing += _no_videos(files)
+    def clip(path, **labels):
+        return dict(labels, video=files.full(path), audio=_beside(files, known, path, 'audio', SOUNDS),
+                    landmarks=_beside(files, known, path, 'landmarks', ('.npz',)))
     if 'clips.csv' not in known:
-        files.taken.update(files.videos())
-        missing += [(p, 'a picture, not a video') for p in files.paths if p.lower().endswith(('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif'))]
+        files.taken.update(*stems.values())
         for stem, paths in stems.items():
             top, _, rest = stem.partition('/')
             short = rest if rest and top in _PERSONLESS else stem
-            for path in paths: yield clip(stem, path, name=short, identity=short.partition('/')[0])
+            for path in paths: yield clip(path, name=short, identity=short.partition('/')[0])
         return
     table, people = files.full('clips.csv'), defaultdict(set)
+    for path in [p for p in stems if p in known]: stems.setdefault(os.path.splitext(path)[0], []).append(path)   # or without its ending
     for line, r in _csv_rows(table, ('clip', 'identity')):
         stem, place = f"video/{r['clip']}", f'clips.csv, line {line}'
         emotion, level, split = (r.get(k, '') for k in ('emotion', 'level', 'split'))
@@ -297,7 +377,7 @@ def _read_folder(files, missing):
                  f"{stem}.mp4 is not there" if not paths else '')
         if wrong: missing.append((r['clip'] or place, f'{place}: {wrong}')); continue
         if split: people[r['identity']].add(split)
-        for path in paths: yield clip(stem, path, name=r['clip'], identity=r['identity'], emotion=emotion, level=int(level or 0), view=r.get('view', ''), sentence=r.get('sentence', ''), split=split)
+        for path in paths: yield clip(path, name=r['clip'], identity=r['identity'], emotion=emotion, level=int(level or 0), view=r.get('view', ''), sentence=r.get('sentence', ''), split=split)
     missing += [('clips.csv', f"{who} stands in the splits {' and '.join(sorted(s))}; kept as the table says") for who, s in sorted(people.items()) if len(s) > 1]
 
 # %% ../../nbs/data/readers.ipynb #8b1c6375
@@ -330,7 +410,9 @@ def _read_voxceleb(files, missing, release): # release: '1' or '0', the first di
         kind = kinds.get(f'.{ending.lower()}')
         if kind is None: continue
         if digit != release: others += 1; continue
-        clips.setdefault(f'{who}_{video}_{number}', [None]*3)[kind] = path
+        clip = clips.setdefault(f'{who}_{video}_{number}', [None]*3)
+        if clip[kind]: files.taken.discard(path)   # the same in another container
+        else: clip[kind] = path
         if said := re.search(r'(?:^|[/_])(test|dev)(?:[/_]|$)', folder or ''): sets[who] = said[1]
     for path in files.videos():
         if (m := _VOX_WHOLE.match(path)) and path not in files.taken: whole[m[1]] = path
@@ -442,7 +524,9 @@ def _read_mead(files, missing):
         wrong = f"emotion '{emotion}' in MEAD: {nearest(emotion, EMOTIONS)}" if emotion not in EMOTIONS else f"view '{view}' in MEAD: {nearest(view, VIEWS)}" if view and view not in VIEWS else ''
         if wrong: strange.setdefault(path.rsplit('/', 1)[0], wrong); continue
         take, number = (who, emotion, int(level)), int(number)
-        if view and f'.{ending.lower()}' in VIDEOS: videos[(*take, view, number)] = path; views[who].add(view)
+        if view and f'.{ending.lower()}' in VIDEOS:
+            views[who].add(view)
+            if videos.setdefault((*take, view, number), path) != path: files.taken.discard(path)   # in another container too
         elif not view and f'.{ending.lower()}' in SOUNDS: sounds[(*take, number)] = path
         else: continue
         numbers[take].add(number)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
+from ..progress import progress_bar
 from . import faces, synthetic
 from .corpora import SyntheticCorpus, frame_shown, sound_offset
 from .media import SILENT, audio_chunks, probe, video_frames
@@ -300,7 +300,7 @@ def survey(clips,            # `FolderClips` or `EmbeddedClips`
            progress:bool=True)->Survey:
     "Measure a sample, one clip after the other."
     chosen, rows, pose, curves = draw(clips.table, sample, seed), [], 0, []
-    for i in tqdm(chosen, desc='measured', disable=not progress, mininterval=2):
+    for i in progress_bar(chosen, 'measured', unit='clip', disable=not progress):
         row, counts, curve = measure(clips, int(i))
         rows.append(row); pose = pose + counts
         if curve is not None: curves.append(curve)

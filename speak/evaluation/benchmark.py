@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'INPUTS', 'truth', 'SYNC', 'STILL', 'UNNAMED', 'Case', 'cases', 'fingerprint', 'picture_of', 'case_inputs',
-           'exact_answer', 'write_inputs', 'read_clip', 'clip_scores', 'movement', 'control_matrix', 'Report',
-           'made_by', 'score', 'table_metrics']
+           'exact_answer', 'write_inputs', 'read_clip', 'clip_scores', 'movement', 'control_matrix', 'case_videos',
+           'Report', 'made_by', 'score', 'table_metrics']
 
 # %% ../../nbs/evaluation/benchmark.ipynb #2448b6b1
 import dataclasses, hashlib, json
@@ -14,9 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
+from ..progress import progress_bar
 from ..data.faces import interocular, mouth_opening
+from ..data.readers import VIDEOS
 from ..data.media import VideoWriter, pingpong_index, read_video, write_audio, write_image, write_video
 from ..data import synthetic
 from ..data.synthetic import Clip, Factors, factors_for, recombine, render
@@ -87,7 +88,7 @@ def exact_answer(case:Case, size:int)->Clip:
 def write_inputs(some, folder, size:int=256)->Path:
     "The files of each case in a folder of its name (identity.png, speech.wav, pose.mp4, emotion.mp4), and `benchmark.json` with the version and the list."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    for c in tqdm(some, desc='cases', mininterval=5):
+    for c in progress_bar(some, 'cases'):
         (at := folder/c.name).mkdir(exist_ok=True); x = case_inputs(c, size)
         write_image(at/'identity.png', x['picture']); write_audio(at/'speech.wav', x['wave'], SAMPLE_RATE)
         for n in ('pose', 'emotion'): write_video(at/f'{n}.mp4', x[n])
@@ -144,6 +145,37 @@ def control_matrix(pairs:list, # (input that was exchanged, movement)
     rows = {i: [m for c, m in pairs if c == i] for i in INPUTS}
     return pd.DataFrame({f: {i: np.mean([m[f] for m in ms])/unit[f] if ms else np.nan for i, ms in rows.items()} for f in INPUTS})
 
+# %% ../../nbs/evaluation/benchmark.ipynb #13f0a002
+def case_videos(model, # folder of videos; of weights, or the name of weights
+                some   # `Case`s
+               )->dict:# {name of a case: path}
+    """The videos that a model made of cases: CASE.mp4, or another container, anywhere below the folder; or the only one in a
+    folder CASE beside the inputs. Empty for weights.
+
+    `SpeakError` for a folder that holds neither weights nor one of these videos, or two of one case."""
+    folder, found, others = Path(model), {}, []
+    if not folder.is_dir(): return {}
+    names, inputs = {c.name for c in some}, {n for n in INPUTS if n != 'speech'}
+    for f in sorted(folder.rglob('*'), key=lambda f: len(f.parts)):
+        if f.suffix.lower() not in VIDEOS or f.name.startswith('.') or f.stem in inputs: continue
+        name = next((n for n in (f.stem.lower(), f.parent.name.lower()) if n in names), None)
+        if name: found.setdefault(name, []).append(f)
+        else: others.append(f.relative_to(folder))
+    for name, files in found.items():
+        named = [f for f in files if f.stem.lower() == name] or files
+        top = sorted(f.relative_to(folder) for f in named if len(f.parts) == len(named[0].parts))
+        if len(top) > 1:
+            raise SpeakError(f"{folder} holds more than one video of {name} ({top[0]} and {top[1]}); "
+                             "give a folder with the videos of one model.")
+        found[name] = folder/top[0]
+    if found or any((folder/f).exists() for f in ('config.json', 'model.safetensors')): return found
+    below = next((f.parent for f in sorted(folder.rglob('model.safetensors'))), None)
+    call = f"call them {next(iter(some)).name}.mp4 and so on, as `write_inputs` calls the cases."
+    raise SpeakError(f"{folder} holds neither weights (config.json and model.safetensors) nor any of the {len(names)} videos of "
+                     "the benchmark: " + (f"weights lie in {below}, give that folder." if below else
+                     f"no video in it is called like a case, not even {sorted(others)[0]}; {call}" if others else
+                     f"there is no video in it; {call}"))
+
 # %% ../../nbs/evaluation/benchmark.ipynb #86f5c280
 @dataclass
 class Report:
@@ -171,7 +203,7 @@ def made_by(pipe)->callable: # `pipeline.SpeakPipeline`, or anything that is cal
 @lru_cache(256)
 def _read_exact(case, size, judges, T): a = exact_answer(case, size); return read_clip(a.frames[:T], a.truth.wave, judges)
 
-def score(made,            # folder of NAME.mp4, or a function of (case, size) that gives uint8 (T,S,S,3)
+def score(made,            # folder, see `case_videos`, or a function of (case, size) that gives uint8 (T,S,S,3)
           judges,          # `evaluation.judges.Judges`
           some=None,       # `Case`s; None: `cases()`
           size:int=64,     # frames are compared at this size; others are resized
@@ -179,13 +211,14 @@ def score(made,            # folder of NAME.mp4, or a function of (case, size) t
           progress:bool=True)->Report:
     "Score a model on cases. A case without a video is named in the report, never dropped in silence; a video of another length than the speech is refused."
     some = cases() if some is None else some
-    of = (lambda c: None if not (f := Path(made)/f'{c.name}.mp4').is_file() else read_video(f)) if not callable(made) else (lambda c: made(c, size))
     if not callable(made) and not Path(made).is_dir(): raise SpeakError(f"{made} is no folder; a folder with a video NAME.mp4 for each case is needed, see `write_inputs`.")
+    videos = {} if callable(made) else case_videos(made, some)
+    def of(c): return made(c, size) if callable(made) else read_video(videos[c.name]) if c.name in videos else None
     gallery = [f for k in range(4*people) if (f := factors_for('test', 2_000_000 + k))]
     gallery = list({f.identity: f for f in gallery}.values())
     face = lru_cache(None)(lambda f: judges.read(picture_of(f, size)[None])['identity'][0])
     rows, missing, pairs, pairs_true, kept = {}, [], [], [], {}
-    for c in tqdm(some, desc='cases', disable=not progress, mininterval=5):
+    for c in progress_bar(some, 'cases', disable=not progress):
         frames = of(c)
         if frames is None: missing.append(c.name); continue
         answer = exact_answer(c, size); T = len(answer.frames)
@@ -203,7 +236,8 @@ def score(made,            # folder of NAME.mp4, or a function of (case, size) t
             before, exact = kept[c.base]
             pairs.append((c.changed, movement(before, m))); pairs_true.append((c.changed, movement(exact, t)))
         elif any(o.base == c.name for o in some): kept[c.name] = slim(m), slim(t)
-    if not rows: raise SpeakError(f"{made} holds none of the {len(some)} videos of the benchmark; they are named case_000.mp4 and so on, see `write_inputs`.")
+    if not any(c.name in rows and not c.changed for c in some):
+        raise SpeakError(f"{made} holds no video of a case itself; they are named {some[0].name}.mp4 and so on, see `write_inputs`.")
     own = {i: [m[i] for c, m in pairs_true if c == i] for i in INPUTS}
     unit = {i: np.mean(v) for i, v in own.items()} if all(own.values()) else None
     clips = pd.DataFrame({n: r for n, r in rows.items() if not next(c for c in some if c.name == n).changed}).T

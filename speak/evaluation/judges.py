@@ -20,10 +20,10 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.models.resnet import BasicBlock
-from tqdm.auto import tqdm
 from ..config import Config, EMOTIONS, FPS, SpeakError, nearest
+from ..progress import progress_bar
 from ..data import synthetic
-from ..data.corpora import Cache, SyntheticCorpus
+from ..data.corpora import Cache, LANDMARKS_HOW, SyntheticCorpus
 from ..data.faces import ANGLE_UNITS, HEAD_MODEL, head_pose, interocular, mouth_box, mouth_opening
 from ..data.sampling import MOUTH_SCALE, Batches, jitter
 from .metrics import SyncOffset
@@ -56,7 +56,7 @@ class Portraits:
             extra = dict(frames=(size, size, 3), landmarks=(68, 2), pose=(3,))
             whole = {n: np.lib.format.open_memmap(part/f'{n}.npy', 'w+', kind, (people*each, *extra.get(n, ()))) for n, kind in cls.kinds.items()}
             drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people))
-            for j, one in enumerate(tqdm(drawn, total=people, desc=f'portraits {split}', disable=not progress, mininterval=5)):
+            for j, one in enumerate(progress_bar(drawn, f'portraits {split}', people, disable=not progress)):
                 for n, v in one.items(): whole[n][j*each:(j + 1)*each] = v
             for v in whole.values(): v.flush()
             os.replace(part, final)
@@ -345,7 +345,7 @@ def measure(judges:Judges, corpus:SyntheticCorpus, cache:Cache, every:int=7, pro
     points, turned, frame_right, clip_right, level, offsets = [], [], [], [], [], []
     codes, calm = [], []
     by_name = {c.name: f for c, f in zip(corpus.clips, corpus.factors)}
-    for i, clip in enumerate(tqdm(cache.clips, desc='measure', disable=not progress, mininterval=5)):
+    for i, clip in enumerate(progress_bar(cache.clips, 'measure', disable=not progress)):
         at = slice(cache.start[i], cache.start[i + 1]); frames = np.array(cache.frames[at])
         pose = synthetic.truth(by_name[clip.name]).pose[:len(frames), :3]
         r, some, true = judges.read(frames), slice(None, None, every), np.array(cache.landmarks[at])
@@ -378,6 +378,8 @@ class LandmarkBatches(Batches):
     def __init__(self, cache, config, batch:int=32, process:int=0):
         super().__init__(cache, config, process); self.batch = batch
         self.known = np.flatnonzero(np.isfinite(cache.landmarks).all((1, 2)))
+        if not len(self.known):
+            raise SpeakError(f"No frame of {cache.folder.name} has landmarks, from which a judge could learn; {LANDMARKS_HOW}.")
     def __getitem__(self, step):
         rng, S = self.rng(step), self.cache.size
         at = np.sort(rng.choice(self.known, self.batch))
@@ -441,7 +443,8 @@ def motion(landmarks:np.ndarray # (T,68,2)
 
 def judge_accuracy(judge:LandmarkJudge, cache:Cache, every:int=7)->dict:
     "The judge's own error on true frames: mean landmark error in percent of the inter-ocular distance, and correlations of what it reads with what is so."
-    at = [i for i in range(0, len(cache.frames), every) if np.isfinite(cache.landmarks[i]).all()]
+    at = np.flatnonzero(np.isfinite(cache.landmarks).all((1, 2)))[::every]
+    if not len(at): raise SpeakError(f"No frame of {cache.folder.name} has landmarks to measure a judge by; {LANDMARKS_HOW}.")
     found, true = judge.read(np.stack([cache.frames[i] for i in at])), cache.landmarks[at]
     error = np.linalg.norm(found - true, axis=-1).mean(1)/interocular(true)
     a, b = motion(found), motion(true)

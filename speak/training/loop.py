@@ -13,8 +13,8 @@ from torch import nn
 from datetime import timedelta
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
-from tqdm.auto import tqdm
 from ..config import Config, SpeakError
+from ..progress import progress_bar
 from .checkpoint import Average, load_tensors, save_tensors
 from ..data.sampling import loader
 
@@ -148,7 +148,7 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20,
     step = Replay(stage) if stage.replays else stage.step
     sums, count, waited = {}, 0, 0.
     asked = logged = time.monotonic()
-    bar = tqdm(range(first, stage.steps), desc=stage.name, initial=first, total=stage.steps, disable=not (progress and acc.is_main_process), mininterval=5)
+    bar = progress_bar(range(first, stage.steps), stage.name, stage.steps, first, disable=not (progress and acc.is_main_process))
     for k, batch in zip(bar, loader(stage.batches, first, stage.steps)):
         if over(): break
         waited += time.monotonic() - asked
