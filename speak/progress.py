@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['time_said', 'progress_line', 'progress_bar']
 
-# %% ../nbs/progress.ipynb #a0cf3f65
-import sys
+# %% ../nbs/progress.ipynb #9c9de0bd
+import os, sys
 from functools import lru_cache
 from uuid import uuid4
 from weakref import WeakSet
@@ -122,7 +122,7 @@ def _native():
             if self.total: Native.spare.append(self.container)
     return Native
 
-# %% ../nbs/progress.ipynb #792b0922
+# %% ../nbs/progress.ipynb #1ff75f52
 def progress_bar(iterable=None, # what is gone through; None: `update(n)` counts
                  desc:str='',   # what is done
                  total:int|None=None, # None: the length of `iterable`, where it has one
@@ -133,7 +133,7 @@ def progress_bar(iterable=None, # what is gone through; None: `update(n)` counts
                 )->tqdm:        # with `update`, `set_postfix` and `close`
     "A bar on a terminal and in a notebook, plain lines elsewhere. Closes itself at the end of `iterable`, and as a context."
     here = file or sys.stderr
-    terminal = getattr(here, 'isatty', lambda: False)()
+    terminal = getattr(here, 'isatty', lambda: False)() and os.environ.get('TERM') != 'dumb'   # which cannot write a line anew
     disable = disable or here is None
     notebook = file is None and _shell() is not None
     kind = tqdm if disable or terminal and not notebook else _native() if notebook else _Lines
