@@ -9,7 +9,7 @@ __all__ = ['SENTENCE', 'OTHER_SENTENCE', 'GROUND', 'INK', 'DEMO_FILES', 'CHECKS'
            'doctor', 'prepare_corpus', 'align_corpus', 'plain_words', 'main']
 
 # %% ../nbs/cli.ipynb #21162b68
-import argparse, contextlib, logging, os, re, sys, time, warnings
+import argparse, contextlib, logging, os, re, signal, sys, time, warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from . import __version__
 from .config import FPS, SAMPLE_RATE, SpeakError
 from .data.media import (VideoWriter, check_output, kind_of, part_file, picture_tags, probe, read_image, video_frames,
                               write_audio, write_image, write_video)
+from .stopping import stopping
 
 # %% ../nbs/cli.ipynb #25a7887e
 def generate(args):
@@ -358,10 +359,14 @@ def main(argv=None # words after `speak`; None takes the command line's
         )->int:    # exit status
     "The `speak` command."
     args = _parser().parse_args(_values_joined(sys.argv[1:] if argv is None else argv))
-    with plain_words():
+    with plain_words(), stopping(limit=5.) as stop:
         try: return args.run(args) or 0
-        except SpeakError as e: message = str(e)
-        except KeyboardInterrupt: print('speak: stopped', file=sys.stderr); return 130
-        except OSError as e: message = f"{e.filename or 'The output'} could not be read or written: {e.strerror or e}."
-        print(f"speak: error: {' '.join(message.split())}", file=sys.stderr)
-        return 1
+        except (KeyboardInterrupt, Exception) as e: error = e   # libraries may have made another error of what a signal raised
+    if stop.signal or isinstance(error, KeyboardInterrupt):
+        with contextlib.suppress(OSError): print('speak: stopped', file=sys.stderr)   # the terminal may be gone
+        return 128 + (stop.signal or signal.SIGINT)
+    if isinstance(error, SpeakError): message = str(error)
+    elif isinstance(error, OSError): message = f"{error.filename or 'The output'} could not be read or written: {error.strerror or error}."
+    else: raise error
+    print(f"speak: error: {' '.join(message.split())}", file=sys.stderr)
+    return 1

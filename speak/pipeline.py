@@ -17,7 +17,6 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from scipy.signal import resample_poly
 from torch import Tensor
 
 from . import __version__
@@ -109,7 +108,9 @@ class Sound:
             wave, self.rate = audio if isinstance(audio, tuple) else (audio, SAMPLE_RATE)
             self.original = self._checked(np.asarray(wave), self.rate).astype(np.float32).clip(-1, 1)
             wave = self.original
-            if self.rate != SAMPLE_RATE: wave = resample_poly(wave, SAMPLE_RATE, self.rate).astype(np.float32)
+            if self.rate != SAMPLE_RATE:
+                from scipy.signal import resample_poly  # takes most of a second to import, and a file is resampled as it is read
+                wave = resample_poly(wave, SAMPLE_RATE, self.rate).astype(np.float32)
             self.source = wave
             self.level.add(wave)
         if self.level.silent: log.warning(f"{audio if _is_path(audio) else 'The audio'} is silent from start to end: the mouth stays at rest.")

@@ -22,6 +22,7 @@ from ..config import FPS, SAMPLE_RATE, EMOTIONS, SpeakError, nearest
 from ..progress import progress_bar
 from . import speech, synthetic, faces
 from .media import SpeechLevel, probe, video_frames, read_audio
+from ..stopping import deaf_helpers, stopping
 
 # %% ../../nbs/data/corpora.ipynb #7f288c24
 @dataclass(frozen=True)
@@ -358,38 +359,41 @@ class Cache:
         final = cls.place(corpus, folder, size, pictures)
         if final.is_dir(): return cls(final)
         part = final.with_name(f'{final.name}.{os.getpid()}.part')
-        shutil.rmtree(part, ignore_errors=True); (part/'clips').mkdir(parents=True)
-        try:
-            loaded, rejected = {}, {}
-            together = min(16, 1 + len(corpus.clips)//400)                                # clips a task: the corpus is sent with each, and a large one takes longer to send than a clip to render
-            with warnings.catch_warnings(), closing(Parallel(jobs or -1, return_as='generator', batch_size=together, idle_worker_timeout=10)(delayed(_load_one)(corpus, i, size, part, pictures) for i in range(len(corpus.clips)))) as results:
-                warnings.filterwarnings('ignore', '.* tasks', UserWarning)               # joblib's, when it is stopped early
-                bar = progress_bar(results, f'cache {corpus.key}', len(corpus.clips), unit='clip', disable=not progress)
-                for i, result in enumerate(bar):
-                    if not isinstance(result, str): loaded[i] = result; continue
-                    rejected[corpus.clips[i].name] = result; print(f'left out: {corpus.clips[i].name}: {result}')
-                    check_spoilt(rejected, len(corpus.clips), spoilt_share, corpus.key)
-            if not loaded: raise SpeakError(f"None of the {len(corpus.clips)} clips of {corpus.key} can be read, the last because: {result}")
-            kept, (frames, samples) = list(loaded), np.array(list(loaded.values())).T
-            start, wave_start = (np.concatenate([[0], np.cumsum(n)]) for n in (frames, samples))
-            shapes = dict(frames=((start[-1], size, size, 3), np.uint8), wave=((wave_start[-1],), np.int16), landmarks=((start[-1], 68, 2), np.float32), lids=((start[-1],), np.float32))
-            known = (part/'clips'/f'{kept[0]}.known.npy').exists()
-            if known: shapes.update(known=((start[-1], _ends[-1]), np.float32), surface=((start[-1], synthetic.SURFACE, 2), np.float32), cover=((start[-1], size, size, 2), np.uint8))
-            picture_start = _picture_start(frames)
-            if pictures: shapes.update(pictures=((picture_start[-1], 2*size, 2*size, 3), np.uint8))
-            for name, (shape, kind) in shapes.items():
-                whole = np.lib.format.open_memmap(part/f'{name}.npy', 'w+', kind, tuple(int(n) for n in shape))
-                at = dict(wave=wave_start, pictures=picture_start).get(name, start)
-                for k, i in enumerate(kept):
-                    file = part/'clips'/f'{i}.{name}.npy'; whole[at[k]:at[k + 1]] = np.load(file); file.unlink()   # so that the disk never holds all twice
-                whole.flush()
-            shutil.rmtree(part/'clips')
-            (part/'clips.json').write_text(json.dumps(dict(size=size, known=known, pictures=pictures, start=start.tolist(), wave_start=wave_start.tolist(), clips=[dataclasses.asdict(corpus.clips[i]) for i in kept], rejected=rejected)))
-            os.replace(part, final)
-        except OSError as e:
-            if final.is_dir(): pass                      # another process was faster: its cache is as good
-            else: raise SpeakError(f"{final} could not be written ({e.strerror}); a folder with room for {len(corpus.clips)} clips at {size}x{size} is needed.")
-        finally: shutil.rmtree(part, ignore_errors=True)
+        with stopping():
+            try:
+                shutil.rmtree(part, ignore_errors=True)
+                (part/'clips').mkdir(parents=True)
+                loaded, rejected = {}, {}
+                together = min(16, 1 + len(corpus.clips)//400)                                # clips a task: the corpus is sent with each, and a large one takes longer to send than a clip to render
+                pool = Parallel(jobs or -1, return_as='generator', batch_size=together, idle_worker_timeout=10)
+                with deaf_helpers(): results = pool(delayed(_load_one)(corpus, i, size, part, pictures) for i in range(len(corpus.clips)))
+                with warnings.catch_warnings(), closing(results):
+                    warnings.filterwarnings('ignore', '.* tasks', UserWarning)               # joblib's, when it is stopped early
+                    for i, result in enumerate(progress_bar(results, f'cache {corpus.key}', len(corpus.clips), unit='clip', disable=not progress)):
+                        if not isinstance(result, str): loaded[i] = result; continue
+                        rejected[corpus.clips[i].name] = result; print(f'left out: {corpus.clips[i].name}: {result}')
+                        check_spoilt(rejected, len(corpus.clips), spoilt_share, corpus.key)
+                if not loaded: raise SpeakError(f"None of the {len(corpus.clips)} clips of {corpus.key} can be read, the last because: {result}")
+                kept, (frames, samples) = list(loaded), np.array(list(loaded.values())).T
+                start, wave_start = (np.concatenate([[0], np.cumsum(n)]) for n in (frames, samples))
+                shapes = dict(frames=((start[-1], size, size, 3), np.uint8), wave=((wave_start[-1],), np.int16), landmarks=((start[-1], 68, 2), np.float32), lids=((start[-1],), np.float32))
+                known = (part/'clips'/f'{kept[0]}.known.npy').exists()
+                if known: shapes.update(known=((start[-1], _ends[-1]), np.float32), surface=((start[-1], synthetic.SURFACE, 2), np.float32), cover=((start[-1], size, size, 2), np.uint8))
+                picture_start = _picture_start(frames)
+                if pictures: shapes.update(pictures=((picture_start[-1], 2*size, 2*size, 3), np.uint8))
+                for name, (shape, kind) in shapes.items():
+                    whole = np.lib.format.open_memmap(part/f'{name}.npy', 'w+', kind, tuple(int(n) for n in shape))
+                    at = dict(wave=wave_start, pictures=picture_start).get(name, start)
+                    for k, i in enumerate(kept):
+                        file = part/'clips'/f'{i}.{name}.npy'; whole[at[k]:at[k + 1]] = np.load(file); file.unlink()   # so that the disk never holds all twice
+                    whole.flush()
+                shutil.rmtree(part/'clips')
+                (part/'clips.json').write_text(json.dumps(dict(size=size, known=known, pictures=pictures, start=start.tolist(), wave_start=wave_start.tolist(), clips=[dataclasses.asdict(corpus.clips[i]) for i in kept], rejected=rejected)))
+                os.replace(part, final)
+            except OSError as e:
+                if final.is_dir(): pass                      # another process was faster: its cache is as good
+                else: raise SpeakError(f"{final} could not be written ({e.strerror}); a folder with room for {len(corpus.clips)} clips at {size}x{size} is needed.")
+            finally: shutil.rmtree(part, ignore_errors=True)
         return cls(final)
 
 def _load_one(corpus, i, size, part, pictures): # -> (frames, samples), or why the clip cannot be used

@@ -29,6 +29,7 @@ from ..progress import progress_bar
 from .faces import Box, Square, already_cropped, apply_crop, detect_faces, head_fit, rotation_matrix, working_copy
 from .media import SILENT, VideoWriter, is_same_file, part_file, probe, read_audio, track_note, video_frames, write_audio
 from .readers import Source, read_corpus, read_track, scale_crop
+from ..stopping import deaf_helpers, stopping
 
 # %% ../../nbs/data/prepare.ipynb #87f63ecc
 ENLARGE_BY = .1        # of the union box, on each side (first-order-motion preprocessing)
@@ -490,7 +491,9 @@ def _map(function, tasks, jobs, unit, total, done):
     bar = dict(desc='prepare', total=total, initial=done, unit=unit, disable=not unit)
     try: pool = Parallel(jobs, return_as='generator_unordered')
     except ValueError: pool = None   # ray's back end has only lists
-    if pool: yield from progress_bar(pool(delayed(function)(*t) for t in tasks), **bar)
+    if pool:
+        with deaf_helpers(): results = pool(delayed(function)(*t) for t in tasks)
+        with closing(results): yield from progress_bar(results, **bar)
     else: yield from Parallel(jobs)(delayed(function)(*t) for t in progress_bar(tasks, **bar))
 
 def _ended(): # what is raised where the process of a task ended: loky's error, and dask's for a task that ended worker after worker
@@ -517,7 +520,8 @@ def map_all(function, # (*task) -> anything; importable, and without effect wher
     while left := [t for t in tasks if not is_done(t)]:
         here = left[:1] if alone else left
         try:
-            for _ in _map(function, here, 2 if alone else jobs, '' if alone else unit, total, total - len(left)): pass
+            with closing(_map(function, here, 2 if alone else jobs, '' if alone else unit, total, total - len(left))) as results:
+                for _ in results: pass
             if not alone: return
             alone = False
         except _ended():
@@ -595,11 +599,13 @@ def prepare(
     except OSError as e: raise SpeakError(f"{out} cannot be made ({e.strerror}): choose a folder that can be written to.") from None
     _same_rules(out, rules, kind, shard); _tidy(out)
     root = os.path.abspath(source)   # as the reader names files
-    clips, refused = (_prepare_shards if shard else _prepare_folder)(sources, out, rules, root, jobs, progress, *([shard] if shard else []))
-    refused += [dict(name=name, source='', start_s='', end_s='', reason='missing', detail=reason.replace(root, '...')) for name, reason in missing]
-    _table(out/'clips.csv', (*COLUMNS, 'shard') if shard else COLUMNS, clips)
-    _table(out/'rejected.csv', REFUSED_COLUMNS, sorted(refused, key=lambda r: (r['name'], r['start_s'] or 0.)))
-    _tidy(out)
+    with stopping():
+        try:
+            clips, refused = (_prepare_shards if shard else _prepare_folder)(sources, out, rules, root, jobs, progress, *([shard] if shard else []))
+            refused += [dict(name=name, source='', start_s='', end_s='', reason='missing', detail=reason.replace(root, '...')) for name, reason in missing]
+            _table(out/'clips.csv', (*COLUMNS, 'shard') if shard else COLUMNS, clips)
+            _table(out/'rejected.csv', REFUSED_COLUMNS, sorted(refused, key=lambda r: (r['name'], r['start_s'] or 0.)))
+        finally: _tidy(out)
     summary = Summary(len(clips), sum(c['frames'] for c in clips)/FPS, len({c['identity'] for c in clips}), len(sources),
                       Counter(r['reason'] for r in refused), Counter(c['detector'] for c in clips), time.perf_counter() - began)
     if not clips: raise SpeakError(f"None of {len(sources)} recordings in {source} gave a clip ({', '.join(f'{r} {n}' for r, n in summary.refused.most_common())}): {out/'rejected.csv'} says why for each.")

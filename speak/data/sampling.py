@@ -11,10 +11,12 @@ __all__ = ['LID_BINS', 'MOUTH_SCALE', 'JAW', 'STILL', 'AUGMENT', 'VARIED', 'SHAK
 import dataclasses
 import numpy as np, torch, torch.nn.functional as F
 from torch.utils.data import Dataset, DataLoader
-from ..config import Config, EMOTIONS, SpeakError
+from ..config import Config, SpeakError
+from ..labels import ACTION_UNITS, EMOTIONS
 from .corpora import Cache, KNOWN, PICTURED, pictured
 from .faces import ANGLE_UNITS, MIRRORED, head_fit, head_numbers, mouth_box, mouth_opening
-from .synthetic import ACTION_UNITS, SURFACE
+from .synthetic import SURFACE
+from ..stopping import deaf_helpers
 
 # %% ../../nbs/data/sampling.ipynb #702424ec
 LID_BINS = (0.25, 0.6)   # closure of the lids: open, half, closed
@@ -200,7 +202,7 @@ class Batches(Dataset):
         known = self.known('heads', at)
         if known.isfinite().all(): return known
         return torch.from_numpy(face_angles(self.cache.landmarks[np.asarray(at).ravel()], self.cache.size)).reshape(known.shape)
-    def articulation(self, at)->torch.Tensor: # (...) -> (...,8) `data.speech.ARTICULATORS`
+    def articulation(self, at)->torch.Tensor: # (...) -> (...,8) `labels.ARTICULATORS`
         "What the mouth does in each of these frames: as drawn where known; else how far the jaw opens, `jaw_opening`, and the rest NaN."
         known = self.known('articulation', at)
         if known.isfinite().all(): return known
@@ -339,8 +341,8 @@ def loader(batches:Batches, first:int, last:int): # yields batches first … las
     workers = batches.config.workers
     sent = DataLoader(_Sent(batches), batch_size=None, sampler=range(first, last), num_workers=workers, pin_memory=torch.cuda.is_available(), persistent_workers=False,
                       prefetch_factor=4 if workers else None, generator=torch.Generator()) # its own, or starting to load would move torch's random state
+    with deaf_helpers(): sent = iter(sent)
     for batch, news in sent:
         for clip, reason in news: batches.source.leave_out(clip, reason)
         if isinstance(batch, SpeakError): raise batch
         yield batch
-

@@ -10,6 +10,7 @@ __all__ = ['MIRROR', 'CROP', 'CENTRE', 'HALF_SIDE', 'OUTLINE', 'TEMPERATURE', 'J
 
 # %% ../../nbs/evaluation/judges.ipynb #ae4ea64c
 import dataclasses, json, os, shutil
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 import numpy as np, torch
@@ -26,6 +27,7 @@ from ..data import synthetic
 from ..data.corpora import Cache, LANDMARKS_HOW, SyntheticCorpus
 from ..data.faces import ANGLE_UNITS, HEAD_MODEL, head_pose, interocular, mouth_box, mouth_opening
 from ..data.sampling import MOUTH_SCALE, Batches, jitter
+from ..stopping import deaf_helpers, stopping
 from .metrics import SyncOffset
 from ..models.irfd import to_model
 from ..models.syncnet import SyncNet, crop_mouth
@@ -50,18 +52,21 @@ class Portraits:
         final = Path(folder)/f'portraits-{split}-{people}x{each}-{pool}-{seed}-{size}'
         if final.is_dir(): return cls(final)
         part = final.with_name(f'{final.name}.{os.getpid()}.part')
-        shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
-        try:
-            clips = [synthetic.truth(_pool_factors(split, i, seed)) for i in range(pool)]
-            extra = dict(frames=(size, size, 3), landmarks=(68, 2), pose=(3,))
-            whole = {n: np.lib.format.open_memmap(part/f'{n}.npy', 'w+', kind, (people*each, *extra.get(n, ()))) for n, kind in cls.kinds.items()}
-            drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people))
-            for j, one in enumerate(progress_bar(drawn, f'portraits {split}', people, disable=not progress)):
-                for n, v in one.items(): whole[n][j*each:(j + 1)*each] = v
-            for v in whole.values(): v.flush()
-            os.replace(part, final)
-        except OSError as e: raise SpeakError(f"{final} could not be written ({e.strerror}); a folder with room for {people*each} frames of {size}x{size} is needed.")
-        finally: shutil.rmtree(part, ignore_errors=True)
+        with stopping():
+            try:
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir(parents=True)
+                clips = [synthetic.truth(_pool_factors(split, i, seed)) for i in range(pool)]
+                extra = dict(frames=(size, size, 3), landmarks=(68, 2), pose=(3,))
+                whole = {n: np.lib.format.open_memmap(part/f'{n}.npy', 'w+', kind, (people*each, *extra.get(n, ()))) for n, kind in cls.kinds.items()}
+                with deaf_helpers(): drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people))
+                with closing(drawn):
+                    for j, one in enumerate(progress_bar(drawn, f'portraits {split}', people, disable=not progress)):
+                        for n, v in one.items(): whole[n][j*each:(j + 1)*each] = v
+                for v in whole.values(): v.flush()
+                os.replace(part, final)
+            except OSError as e: raise SpeakError(f"{final} could not be written ({e.strerror}); a folder with room for {people*each} frames of {size}x{size} is needed.")
+            finally: shutil.rmtree(part, ignore_errors=True)
         return cls(final)
 
 def _pool_factors(split, i, seed): # every emotion equally often, and each of its levels
@@ -276,14 +281,15 @@ class Judges(nn.Module):
     def save(self, folder)->Path:
         "Half-precision weights, and settings with accuracies as JSON; the folder is complete or the earlier one."
         folder = Path(folder); part = folder.with_name(f'{folder.name}.{os.getpid()}.part')
-        try:
-            shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
-            save_file({k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu() for k, v in self.state_dict().items()}, part/'judges.safetensors')
-            (part/'judges.safetensors').chmod(0o644)
-            (part/'judges.json').write_text(json.dumps(dict(settings=self.settings, accuracy=self.accuracy, training=self.training_note), indent=1), encoding='utf8')
-            shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
-        except OSError as e: raise SpeakError(f"{folder} could not be written ({e.strerror or e}); a folder with room for the judges is needed.")
-        finally: shutil.rmtree(part, ignore_errors=True)
+        with stopping(at_once=False):
+            try:
+                shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
+                save_file({k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu() for k, v in self.state_dict().items()}, part/'judges.safetensors')
+                (part/'judges.safetensors').chmod(0o644)
+                (part/'judges.json').write_text(json.dumps(dict(settings=self.settings, accuracy=self.accuracy, training=self.training_note), indent=1), encoding='utf8')
+                shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
+            except OSError as e: raise SpeakError(f"{folder} could not be written ({e.strerror or e}); a folder with room for the judges is needed.")
+            finally: shutil.rmtree(part, ignore_errors=True)
         return folder
 
     def describe(self)->list: # sentences

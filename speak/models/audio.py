@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 from ..config import FPS, SAMPLE_RATE, SpeakError
 
 # %% ../../nbs/models/audio.ipynb #2fcc72af
@@ -59,8 +58,9 @@ def wav2vec2_config(width:int,      # hidden size D
                     heads:int,      # attention heads
                     conv_width:int, # channels of each convolution; local: bands of the filter bank
                     layout:str,     # 'local' or 'base'
-                   ) -> Wav2Vec2Config:
+                   ) -> 'Wav2Vec2Config':
     "wav2vec 2.0 at the given sizes; `base` with 768, 12, 12, 512 is facebook/wav2vec2-base-960h's configuration."
+    from transformers import Wav2Vec2Config  # takes two seconds to import, which nobody waits for who builds no network
     if layout not in LAYOUTS: raise SpeakError(f"The audio encoder's layout is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
     still = dict(hidden_dropout=0., attention_dropout=0., activation_dropout=0., feat_proj_dropout=0., final_dropout=0., layerdrop=0.,
                  mask_time_prob=0., mask_feature_prob=0.)
@@ -94,6 +94,7 @@ class AudioEncoder(nn.Module):
         layout:str|None=None,       # 'local' streams; 'base' is wav2vec2-base's; None: base with a checkpoint, else local
     ):
         super().__init__()
+        from transformers import Wav2Vec2Model
         layout = layout or ('local' if checkpoint is None else 'base')
         self.layout, self.width = layout, width
         self.net = Wav2Vec2Model(wav2vec2_config(width, layers, heads, conv_width, layout))
@@ -175,6 +176,7 @@ def load_checkpoint(self:AudioEncoder,
                     checkpoint:str, # hub id, or a folder with config.json and model.safetensors
                    ):
     "Take weights in wav2vec2-base's layout, with or without a classifier on top; freezes the convolutions as FaceFormer does."
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
     wanted = self.net.config
     help = ("Download config.json and model.safetensors (378 MB) of facebook/wav2vec2-base-960h from the model hub into a folder, "
             "and give that folder as the checkpoint")

@@ -10,7 +10,6 @@ __all__ = ['HEAD_MIDDLE', 'HEAD_RADII', 'SHOWN', 'VIEWS', 'group_norm', 'Pointwi
 import math
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from ..config import FACTORS, Config
 from ..data.faces import ANGLE_UNITS, MIRRORED
 from .layers import constant, identity_grid, warp
@@ -34,6 +33,7 @@ class Encoder(nn.Module):
                  grid:int=1,    # cells per side that the last map is pooled to
                  stem:str='resnet'): # 'resnet' (printed) or 'fine': without the first pooling, four times the places and the arithmetic
         super().__init__()
+        from torchvision.models.resnet import BasicBlock, Bottleneck  # takes as long as torch to import, which nobody waits for who builds no network
         self.block = dict(basic=BasicBlock, bottleneck=Bottleneck)[block]
         self.norm = dict(batch=nn.BatchNorm2d, group=group_norm)[norm]
         self.channels = width

@@ -8,9 +8,8 @@ __all__ = ['make_generator', 'to_model', 'to_images', 'IRFD']
 # %% ../../nbs/models/irfd.ipynb #e70eb2cb
 import torch, torch.nn as nn
 from torch import Tensor
-from ..config import EMOTIONS, FACTORS, Config
-from ..data.speech import ARTICULATORS
-from ..data.synthetic import ACTION_UNITS
+from ..config import FACTORS, Config
+from ..labels import ACTION_UNITS, ARTICULATORS, EMOTIONS
 from ..losses import join_codes
 from .layers import mlp
 from .encoders import SHOWN, Correction, Encoders, shown_codes

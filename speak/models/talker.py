@@ -11,8 +11,7 @@ import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from huggingface_hub import PyTorchModelHubMixin
 from ..config import Config, config_from_json
-from ..data.speech import ARTICULATORS
-from ..data.synthetic import ACTION_UNITS
+from ..labels import ACTION_UNITS, ARTICULATORS
 from .layers import mlp, shrunk
 from .audio import AudioEncoder
 from .editor import Editor
@@ -79,7 +78,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 T:int,          # frames of the window
                 paint:bool=True, # False: no frames are made, None stands for them
                 heads:tuple=(None, None), # of the picture, as in `identity`, and of the pose source, as in `generate`
-                mouths:Tensor|None=None # (B,T,8) what mouths do, of `data.speech.ARTICULATORS`, as in `told`
+                mouths:Tensor|None=None # (B,T,8) what mouths do, of `labels.ARTICULATORS`, as in `told`
                )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with more layers than one these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)

@@ -53,7 +53,7 @@ def save_tensors(path, state, config:Config):
         save_file(tensors, part, metadata=dict(plain=json.dumps(plain), config=config.to_json()))
         with open(part, 'rb+') as f: os.fsync(f.fileno())
         os.replace(part, path)
-    except Exception as e:
+    except BaseException as e:
         part.unlink(missing_ok=True)
         if isinstance(e, OSError) or type(e).__name__ == 'SafetensorError':
             raise SpeakError(f"{path} could not be written ({e}); the run needs a folder it may write to, with room on the disk. The checkpoint before is untouched.")

@@ -6,7 +6,8 @@
 __all__ = ['make_accelerator', 'Stage', 'Log', 'read_log', 'Replay', 'run_stage']
 
 # %% ../../nbs/training/loop.ipynb #e66552c2
-import csv, math, time
+import csv, math, signal, time
+from contextlib import closing
 from pathlib import Path
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from ..config import Config, SpeakError
 from ..progress import progress_bar
 from .checkpoint import Average, load_tensors, save_tensors
 from ..data.sampling import loader
+from ..stopping import stopping
 
 # %% ../../nbs/training/loop.ipynb #379c7a81
 def make_accelerator(c:Config)->Accelerator:
@@ -129,14 +131,21 @@ class Replay:
 def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20,
               until:float|None=None # `time.monotonic()` after which no further step begins: what is done is kept, and the next call goes on
              )->Stage:
-    "Train a stage to its last step, from where its checkpoint stands."
+    """Train a stage to its last step, from where its checkpoint stands.
+
+    Ctrl-C, Jupyter's interrupt and SIGTERM let the step at hand end, keep what is done and raise; the same signal again stops at once."""
     c, acc, run_dir = stage.config, stage.accelerator, Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     file, first, before = run_dir/f'{stage.name}.safetensors', 0, 0.
     if file.exists():
         state, _ = load_tensors(file, c); stage.load(state, file); first, before = state['step'], state['seconds']
     stage.at = first
-    over = lambda: until is not None and acc.reduce(torch.tensor(float(time.monotonic() > until), device=acc.device), 'sum').item() > 0   # each process has its own clock, and all stop at the same step
+    def over(stop): # whether no further step begins; each process has its own clock and its own signals, and all stop at the same step
+        late = until is not None and time.monotonic() > until
+        if acc.num_processes == 1: return late or stop.signal
+        late, asked = acc.reduce(torch.tensor([late, stop.signal > 0], dtype=torch.float32, device=acc.device), 'sum').tolist()
+        if asked: stop.signal = stop.signal or signal.SIGTERM
+        return late or asked
     start = saved = time.monotonic()
     log = Log(run_dir/f'{stage.name}.csv', first) if acc.is_main_process else None
     def save(step):
@@ -148,37 +157,42 @@ def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20,
     step = Replay(stage) if stage.replays else stage.step
     sums, count, waited = {}, 0, 0.
     asked = logged = time.monotonic()
-    bar = progress_bar(range(first, stage.steps), stage.name, stage.steps, first, disable=not (progress and acc.is_main_process))
-    for k, batch in zip(bar, loader(stage.batches, first, stage.steps)):
-        if over(): break
-        waited += time.monotonic() - asked
-        batch = {n: v.to(acc.device, non_blocking=True) for n, v in batch.items()}
-        # Set the learning rate: a function of the step, so that there is nothing to restore.
-        for o in stage.optimizers.values():
-            for g in o.param_groups:
-                rate = g['base_lr']*stage.learning_rate(k)
-                if stage.replays: g['lr'].fill_(rate)
-                else: g['lr'] = rate
-        # Step the networks.
-        losses = step(batch, k)
-        # Stop at a loss that is no number, before it reaches the average or a checkpoint.
-        values = dict(zip(losses, torch.stack([v.float() for v in losses.values()]).tolist()))     # a GPU is asked once
-        bad = [n for n, v in values.items() if not math.isfinite(v)]
-        if bad: raise SpeakError(f"The loss '{bad[0]}' of stage '{stage.name}' is {values[bad[0]]} at step {k}; {file} keeps the last good state: lower lr, or its weight, and start again.")
-        # Update the averages.
-        for n, a in stage.averages.items(): a.update(stage.bare(n), k)
-        stage.latest.update(values)              # a loss that this step did not form is logged as it last was
-        for n, v in stage.latest.items(): sums[n] = sums.get(n, 0.) + v
-        count += 1
-        # Log, show, save.
-        if (k + 1) % log_every == 0 or k + 1 == stage.steps:
-            now = time.monotonic(); means, share = {n: v/count for n, v in sums.items()}, waited/max(now - logged, 1e-9)
-            sums, count, waited, logged = {}, 0, 0., now
-            if log: log.add(dict(step=k + 1, seconds=round(before + now - start, 1), waiting=round(share, 3), **means))   # share of the time in which there was no batch
-            bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
-        if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps: save(k + 1); saved = time.monotonic()
-        stage.at, asked = k + 1, time.monotonic()
-    bar.close()
-    if first < stage.at: save(stage.at)
-    acc.wait_for_everyone()                       # what comes after reads the file
+    batches = loader(stage.batches, first, stage.steps)
+    with stopping(at_once=False) as stop, closing(batches):  # a signal ends the loop where the step at hand ends
+        bar = progress_bar(range(first, stage.steps), stage.name, stage.steps, first, disable=not (progress and acc.is_main_process))
+        for k, batch in zip(bar, batches):
+            if over(stop): break
+            waited += time.monotonic() - asked
+            batch = {n: v.to(acc.device, non_blocking=True) for n, v in batch.items()}
+            # Set the learning rate: a function of the step, so that there is nothing to restore.
+            for o in stage.optimizers.values():
+                for g in o.param_groups:
+                    rate = g['base_lr']*stage.learning_rate(k)
+                    if stage.replays: g['lr'].fill_(rate)
+                    else: g['lr'] = rate
+            # Step the networks.
+            losses = step(batch, k)
+            # Stop at a loss that is no number, before it reaches the average or a checkpoint.
+            values = dict(zip(losses, torch.stack([v.float() for v in losses.values()]).tolist()))     # a GPU is asked once
+            bad = [n for n, v in values.items() if not math.isfinite(v)]
+            if bad: raise SpeakError(f"The loss '{bad[0]}' of stage '{stage.name}' is {values[bad[0]]} at step {k}; {file} keeps the last good state: lower lr, or its weight, and start again.")
+            # Update the averages.
+            for n, a in stage.averages.items(): a.update(stage.bare(n), k)
+            stage.latest.update(values)              # a loss that this step did not form is logged as it last was
+            for n, v in stage.latest.items(): sums[n] = sums.get(n, 0.) + v
+            count += 1
+            # Log, show, save.
+            if (k + 1) % log_every == 0 or k + 1 == stage.steps:
+                now = time.monotonic(); means, share = {n: v/count for n, v in sums.items()}, waited/max(now - logged, 1e-9)
+                sums, count, waited, logged = {}, 0, 0., now
+                if log: log.add(dict(step=k + 1, seconds=round(before + now - start, 1), waiting=round(share, 3), **means))   # share of the time in which there was no batch
+                bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
+            if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps: save(k + 1); saved = time.monotonic()
+            stage.at, asked = k + 1, time.monotonic()
+        bar.close()
+        if first < stage.at: save(stage.at)
+        acc.wait_for_everyone()                       # what comes after reads the file
+        if stop.signal and acc.is_main_process:
+            print(f'{stage.name}: stopped by {signal.Signals(stop.signal).name} after step {stage.at} of {stage.steps}; '
+                  'started again, it goes on from there.')
     return stage

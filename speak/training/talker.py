@@ -12,6 +12,7 @@ import numpy as np, torch
 from torch.nn.functional import normalize
 from ..config import FACTORS, Config, SpeakError
 from ..losses import adversarial_loss, backdrop_loss, discriminator_loss, box_weight, distance, flow_loss, label_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
+from ..stopping import stopping
 from ..models.irfd import IRFD, SHOWN, to_model, to_images
 from ..models.talker import Talker
 from ..models.discriminator import Discriminator
@@ -31,12 +32,13 @@ def averaged_weights(path, name:str, config:Config)->dict:
 def export(stage:'TalkerStage', folder)->Path:
     "Averaged weights in half precision with their settings, as `SpeakPipeline.from_pretrained` and the package take them."
     folder, part = Path(folder), Path(f'{folder}.part')
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        stage.averaged('talker').half().save_pretrained(part)
-        shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
-    except OSError as e: raise SpeakError(f"{folder} could not be written ({e.strerror or e}); a folder with room for the weights is needed.")
-    finally: shutil.rmtree(part, ignore_errors=True)
+    with stopping(at_once=False):
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            stage.averaged('talker').half().save_pretrained(part)
+            shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
+        except OSError as e: raise SpeakError(f"{folder} could not be written ({e.strerror or e}); a folder with room for the weights is needed.")
+        finally: shutil.rmtree(part, ignore_errors=True)
     return folder
 
 def facial_mlp(first:IRFD, c:Config)->dict:
