@@ -10,13 +10,14 @@ import getpass, os, tempfile
 
 # %% ../nbs/caches.ipynb #5d0c0320
 def torch_folder()->str|None:
-    "A folder for what torch compiles where it would find none itself: the user has no name, or there is no temporary folder. None where it does."
+    "A folder for torch, where it would find none for want of a user's name or a temporary folder; None where it does."
     try: folder = tempfile.gettempdir()
     except OSError: return os.path.dirname(os.path.abspath(__file__))   # is there, which is all that is asked
     try: getpass.getuser()
     except (KeyError, OSError): return os.path.join(folder, f'torchinductor_{os.getuid()}')
 
-if 'TORCHINDUCTOR_CACHE_DIR' not in os.environ and (folder := torch_folder()): os.environ['TORCHINDUCTOR_CACHE_DIR'] = folder
+if 'TORCHINDUCTOR_CACHE_DIR' not in os.environ and torch_folder():
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = torch_folder()
 
 # %% ../nbs/caches.ipynb #7a160fba
 def compiled(f):
@@ -24,6 +25,7 @@ def compiled(f):
     from numba import njit
     try:
         kept = njit(cache=True)(f)
-        with tempfile.TemporaryFile(dir=kept.stats.cache_path) as room: room.write(bytes(2**16))   # a full disk, or a quota, takes an empty file
+        # numba has tried an empty file, which a full disk and a quota take.
+        with tempfile.TemporaryFile(dir=kept.stats.cache_path) as room: room.write(bytes(2**16))
         return kept
     except (RuntimeError, OSError): return njit(f)   # numba's RuntimeError: there is no such folder

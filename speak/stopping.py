@@ -44,14 +44,15 @@ def _watch(told, limit):
 
 @contextmanager
 def stopping(at_once:bool=True, # whether a signal raises at once, or when the block has come to its end
-             limit:float=0.):   # seconds that the block may take to end after a signal, or the process is ended; 0 for any
-    "Yields a `Stop`, at which a long block can look. Outside of the main thread, where no signal comes, it does nothing."
+             limit:float=0.):   # seconds after a signal, at which the process ends if the block has not; 0 for none
+    "Yields a `Stop`, at which a long block can look. Outside of the main thread, where no signal comes, it is idle."
     stop, before = Stop(at_once, queue.SimpleQueue()), {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             handler = signal.getsignal(number)
+            pythons = handler in (signal.SIG_DFL, signal.default_int_handler)
             outer = isinstance(handler, Stop)   # of a block around this one, which raises as this one would
-            if handler in (signal.SIG_DFL, signal.default_int_handler) or outer and not at_once: before[number] = handler
+            if pythons or outer and not at_once: before[number] = handler
     if before and limit: threading.Thread(target=_watch, args=(stop.told, limit), daemon=True).start()
     try:
         with _kernel_waits(stop if before else None):
@@ -83,7 +84,7 @@ def _kernel_waits(stop): # None: no signal would be seen
 # %% ../nbs/stopping.ipynb #ddeaffaf
 @contextmanager
 def deaf_helpers():
-    "Processes that are started in this block hear none of `SIGNALS`. One that comes meanwhile is heard here, at the block's end at the latest."
+    "Processes that are started in this block hear none of `SIGNALS`; this one hears what comes meanwhile."
     if not hasattr(signal, 'pthread_sigmask'): yield; return   # Windows
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try: yield
