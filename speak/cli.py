@@ -131,7 +131,7 @@ def demo_grid(pipe, truths:dict, columns:int=5, side:int=192)->np.ndarray: # uin
     from speak.data.speech import sentence
     from speak.data.synthetic import recombine, render
     size, small, wide = max(64, pipe.size), side//3, 256
-    clip = {k: render(t, size).frames if 'identity' not in k else render(t, pipe.picture_size, [0]).frames for k, t in truths.items() if 'speech' not in k}
+    clip = {k: render(t, size).frames if 'identity' not in k else render(t, size, [0]).frames for k, t in truths.items() if 'speech' not in k}
     rows = [text_block('small, from left: pose video, emotion video, exact answer; large: result', wide + columns*side, 28)]
     for changed in (None, 'pose', 'emotion', 'identity', 'speech'):
         use = {k: f'other {k}' if k == changed else k for k in ('identity', 'speech', 'pose', 'emotion')}

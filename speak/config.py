@@ -76,7 +76,7 @@ class Config:
     weights_talker:dict    # eq. 13 and 'rec'
     mouth_weight:float     # how much more a pixel of the mouth's box counts in 'rec'
     reach:float            # share of what painting in stage 1 asks of the codes that reaches the encoders; labels always reach them whole
-    held:tuple             # what stage 2 leaves as it finds it: encoders, of 'identity', 'emotion' and 'pose'; clips, in which a person wears few expressions, would teach them whose face it is. And 'matte', which cuts pictures out, with what fills in behind: where no corpus says what covers what, painting alone makes of the background a part of the body. And 'audio', the audio encoder and what reads a mouth from it: few voices are soon learned by heart, and `steps_hearing` are enough to learn what they have in common
+    held:tuple             # what stage 2 leaves as it finds it: encoders, of 'identity', 'emotion' and 'pose'; 'matte', which cuts pictures out, with what fills in behind, where no corpus says what covers what; 'audio', the audio encoder and what reads a mouth from it, where few voices speak
     paint_from:float       # share of stage 2 after which frames are painted; until then only where things move is learned (loss 'flow'), which is several times cheaper
     gan_from:float         # share of stage 2 after which the discriminator joins
     # options where the paper is silent or contradicts itself; the printed form is always selectable
@@ -85,17 +85,13 @@ class Config:
     stills:int = 0             # people of the embedded corpus of whom `data.corpora.SyntheticStills` are rendered, for the labels of stage 1
     shapes:int = 1             # heads on which the paint of each of these people is shown, 1: their own
     batch_shaken:int = 0       # frames a step of stage 1 of which E_p and E_e learn labels, mirrored and shaken by `data.sampling.shaken`
-    steps_hearing:int = 0      # between stages 1 and 2: a trained audio encoder learns by labels how the mouths of another corpus move; see `training.hearing`. 0 leaves it out
     sees:str = 'frame'         # what E_e and, with maps, E_i look at: the 'frame' (printed), or the 'face' from the front, where E_p finds the head
     layers:str = 'one'         # with maps, 'one' flow that fades from the head outwards; 'three': head, body and background, each cut out and moved in its own way; 'filled': the same, and the background is filled in behind them once per picture
     places:str = 'none'        # with maps, whether painting is told where on the face each place of the frame lies: 'face' or 'none'
     light:str = 'added'        # with more layers than one, light is 'added' to what is copied, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
-    picture:str = 'frame'      # with maps, how large the identity picture of stage 2 and after is: as a 'frame' (printed), or 'double' that, height and width, so that looking it up where the flow says does not blur it
     finish:str = 'blended'     # with maps, what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
-    asked:str = 'once'         # how often E_p is asked where the head of a frame is when nothing is learned: 'once' (printed), 'twice', of the frame's mirror image too, or 'often', of both and of both moved by a pixel to each side; the mean of the answers counts
+    pose_flip_tta:bool = False # whether E_p, where nothing is learned, is asked of a frame and of its mirror image (test-time augmentation)
     corrected:str = 'none'     # with sees='face', whether what E_p says of a head is corrected by a look at the 'face' from the front, see `models.encoders.Correction`, or by 'none' (printed)
-    heads:str = 'found'        # with maps, where stage 2 takes the heads of picture and pose source to be when it learns to paint: as E_p has 'found' them (printed), or as the corpus has 'told', where it knows; what generates goes by E_p
-    mouths:str = 'heard'       # what stage 2 takes mouths to do when it learns to paint: what the audio encoder has 'heard' (printed), or what the corpus, or of the jaw a clip's landmarks, have 'told'; what generates goes by what it hears
     shown:str = 'pose'         # with maps, what of the identity picture tells the warp where it starts: 'pose', or 'face' for pose and expression
     join:str = 'concat'        # eq. 5: 'concat' or 'sum'
     identity_form:str = 'triplet' # eq. 1: 'triplet' or 'printed'
@@ -103,7 +99,6 @@ class Config:
     drive:str = 'auto'         # where a training frame's codes come from, see `data.sampling`: 'same' (printed), 'self', 'cross', or 'auto'
     generator_init:str = 'irfd'# stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
     eyes_weight:float = 2.     # how much more a pixel of the box around eyes and brows counts in 'rec'
-    vary_sound:float = 0.      # how far training varies what it hears, see `data.sampling.varied`: 0 not at all, 1 for a corpus of few voices
     vary_people:float = 0.     # how far stage 2 varies whom it shows, see `data.sampling.others`: 0 not at all, 1 for a corpus of fewer people than it could use
     clip_frames:int = 0        # frames of each of those clips that are rendered, 0 for all; SyncNet wants 40
     brief:int = 0              # clips of ten frames besides, of other people: who paints is to see many, see `data.corpora.SyntheticCorpus`
@@ -113,27 +108,23 @@ class Config:
     ema_halflife:float = 250.  # steps in which the moving average of the weights forgets half
     seed:int = 0
     checkpoint_every_s:float = 120.
-    @property
-    def picture_size(self)->int: # pixels
-        "Height and width of the identity picture."
-        return self.size*dict(frame=1, double=2)[self.picture]
     def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
 
 # %% ../nbs/config.ipynb #7f337167
 _W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., corrected=0., actions=0., mouth=0., flow=0.) # the paper gives no weights; 'angles', 'corrected', 'actions', 'mouth' and 'flow' are ours, see losses, "Beyond eq. 8"
 _W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., corrected=0., actions=0., mouth=0., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
 _W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
-_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., surface=0., cover=0., backdrop=0., ssim=0., emotion=0., angles=0., actions=0., articulation=0.)   # small nets: see losses, "Beyond eq. 13"
+_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., surface=0., cover=0., backdrop=0., ssim=0., emotion=0., articulation=0.)   # small nets: see losses, "Beyond eq. 13"
 _W1t = {**_W1s, 'angles': 2., 'corrected': 2., 'actions': 3., 'mouth': 1.}                 # the newer recipe: what the corpus knows exactly is learned by labels
 _W2t = {**_W2s, 'flow': 10., 'surface': 5., 'cover': 5., 'backdrop': 2., 'sync': .5, 'ssim': 2., 'emotion': .3, 'articulation': 1.} # the newer recipe; `mini` keeps the one that its committed tables were made with
 _chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
 PRESETS = {
- #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      asked          corrected          heads          mouths          shown          sees           labels              places          layers           light           finish            picture           identity_path
- 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   asked='often', corrected='face',  heads='told',  mouths='told',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', picture='double',  identity_path='maps'),
- 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   asked='once',  corrected='none',  heads='found', mouths='heard', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', picture='frame',   identity_path='maps'),
- 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  asked='twice', corrected='face',  heads='found', mouths='heard', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', picture='frame',   identity_path='maps'),
- 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  asked='twice', corrected='face',  heads='found', mouths='heard', shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', picture='frame',   identity_path='maps'),
- 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  asked='once',  corrected='none',  heads='found', mouths='heard', shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', picture='frame',   identity_path='code'),
+ #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      pose_flip_tta        corrected          shown          sees           labels              places          layers           light           finish            identity_path
+ 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   pose_flip_tta=True,  corrected='face',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   pose_flip_tta=False, corrected='none',  shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='maps'),
+ 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  pose_flip_tta=True,  corrected='face',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  pose_flip_tta=True,  corrected='face',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
+ 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  pose_flip_tta=False, corrected='none',  shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='code'),
 }
 for name, row in dict(
  #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
@@ -145,15 +136,15 @@ for name, row in dict(
 ).items(): PRESETS[name].update(row)
 for name, row in dict(
  #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  batch_shaken=4,   steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6, steps_hearing=0, clips=8,     clip_frames=0,  brief=0,     stills=4,      shapes=2, lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.1, weights_talker={**_W2t, 'angles': 1., 'actions': 2.}, mouth_weight=4., paint_from=0.3, gan_from=0.5, held=(), eyes_weight=2., vary_people=0.),
- mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, batch_shaken=0,   steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900, steps_hearing=0, clips=600,   clip_frames=0,  brief=0,     stills=0,      shapes=1, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, reach=1., weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7, held=(), eyes_weight=2., vary_people=0.),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, batch_shaken=128, steps_sync=1500,  steps_labels=14000, steps_irfd=14100, steps_talker=15000, steps_hearing=0, clips=6000,  clip_frames=40, brief=24000, stills=10000,  shapes=8, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.2, gan_from=0.7, held=('emotion','pose'), eyes_weight=4., vary_people=1.),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, batch_shaken=128, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000, steps_hearing=0, clips=6000,  clip_frames=40, brief=30000, stills=10000, shapes=8, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.1, gan_from=0.5, held=('emotion','pose'), eyes_weight=4., vary_people=1.),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  batch_shaken=0,   steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, steps_hearing=0, clips=10000, clip_frames=0,  brief=0,     stills=0,      shapes=1, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1, reach=1.,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., held=(), eyes_weight=1., vary_people=0., drive='same', generator_init='fresh'),
+ nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  batch_shaken=4,   steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6, clips=8,     clip_frames=0,  brief=0,     stills=4,      shapes=2, lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.1, weights_talker=_W2t, mouth_weight=4., paint_from=0.3, gan_from=0.5, held=(), eyes_weight=2., vary_people=0.),
+ mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, batch_shaken=0,   steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900, clips=600,   clip_frames=0,  brief=0,     stills=0,      shapes=1, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, reach=1., weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7, held=(), eyes_weight=2., vary_people=0.),
+ tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, batch_shaken=128, steps_sync=1500,  steps_labels=14000, steps_irfd=14100, steps_talker=15000, clips=6000,  clip_frames=40, brief=24000, stills=10000,  shapes=8, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.2, gan_from=0.7, held=('emotion','pose'), eyes_weight=4., vary_people=1.),
+ small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, batch_shaken=128, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000, clips=6000,  clip_frames=40, brief=30000, stills=10000, shapes=8, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.1, gan_from=0.5, held=('emotion','pose'), eyes_weight=4., vary_people=1.),
+ paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  batch_shaken=0,   steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, clip_frames=0,  brief=0,     stills=0,      shapes=1, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1, reach=1.,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., held=(), eyes_weight=1., vary_people=0., drive='same', generator_init='fresh'),
 ).items(): PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(stem=('resnet','fine'), asked=('once','twice','often'), corrected=('none','face'), heads=('found','told'), mouths=('heard','told'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), picture=('frame','double'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
+CHOICES = dict(stem=('resnet','fine'), corrected=('none','face'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
                join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
                drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
 
@@ -195,8 +186,6 @@ def configure(preset:str='tiny', # 'nano', 'mini', 'tiny', 'small' or 'paper'
     if c.corrected == 'face' and c.sees != 'face': raise SpeakError(f"corrected is 'face', but sees is '{c.sees}', so nothing looks at the face from the front; make sees 'face', or corrected 'none'.")
     if c.corrected == 'face' and not c.batch_shaken: raise SpeakError("corrected is 'face' and batch_shaken 0; the correction learns from shaken frames, so there must be some, or make corrected 'none'.")
     if 'matte' in c.held and c.layers == 'one': raise SpeakError("held has 'matte', but layers is 'one', so nothing cuts pictures out; leave 'matte' out, or make layers 'three' or 'filled'.")
-    if c.mouths == 'told' and not c.weights_talker['articulation'] and 'audio' not in c.held: raise SpeakError("mouths is 'told', but nothing learns to hear what is told; give weights_talker an 'articulation' above 0, or hold 'audio' that has learned it.")
-    if c.picture == 'double' and c.identity_path != 'maps': raise SpeakError(f"picture is 'double', but with identity_path='{c.identity_path}' nothing is copied from it; make picture 'frame', or identity_path 'maps'.")
     if c.window < 5: raise SpeakError(f"window is {c.window}; SyncNet sees five frames, so it must be at least 5.")
     return c
 

@@ -164,7 +164,6 @@ def structural_loss(fake:Tensor, # (B,3,H,W) in [-1,1]
     w = weight[..., window//2:-(window//2), window//2:-(window//2)].expand_as(s)          # windows that lie within the frame
     return 1 - (s*w).flatten(1).sum(1)/w.flatten(1).sum(1)
 
-
 # %% ../nbs/losses.ipynb #97a09ab9
 def flow_loss(flow:Tensor,   # (B,2,h,w) where each place of the frame looks in the picture, x and y in [-1,1]
               target:Tensor, # (B,K,2) landmarks of the frame, [-1,1]; NaN where unknown
@@ -185,4 +184,3 @@ def backdrop_loss(made:Tensor,  # (B,3,H,W) the picture's background, filled in
     "Mean absolute difference where the frame shows nothing but background; what the picture hides counts fifty times what it shows (not in the paper)."
     weight = ((cover.sum(1) < .02)*(hidden.sum(1) + .02)).nan_to_num(0.)                                 # (B,H,W)
     return ((made - frame).abs().mean(1)*weight).flatten(1).sum(1)/weight.flatten(1).sum(1).clamp(min=1)
-

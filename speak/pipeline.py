@@ -266,7 +266,7 @@ class SpeakPipeline:
         try: self.device = torch.device(device); talker = talker.to(self.device)
         except (RuntimeError, AssertionError) as e:
             raise SpeakError(f"The device '{device}' cannot be used ({str(e).splitlines()[0].rstrip('.')}): leave it out, or give cpu, cuda or cuda:0.") from None
-        self.talker, self.size, self.picture_size = talker.eval(), talker.config.size, talker.config.picture_size
+        self.talker, self.size = talker.eval(), talker.config.size
 
     @classmethod
     def from_pretrained(cls, weights=DEFAULT_WEIGHTS, # shipped name, folder, or hub id
@@ -307,10 +307,9 @@ class SpeakPipeline:
         sound = audio if isinstance(audio, Sound) else Sound(audio)
         if chunk is not None and chunk < 1: raise SpeakError(f"chunk is {chunk}; it is a number of frames, at least 1.")
         chunk = chunk or max(1, min(48, (2**20 if self.device.type == 'cuda' else 2**17)//self.size**2))
-        picture = head_picture(identity, self.picture_size, crop)
+        picture = head_picture(identity, self.size, crop)
         # An input left out is a video of one frame: the picture itself.
-        still = picture if self.picture_size == self.size or not (pose is None or emotion is None) else head_picture(identity, self.size, crop)   # its face is looked for once more only where need be
-        codes = {k: self._codes(k, v, still, sound.T, crop, chunk) for k, v in dict(pose=pose, emotion=emotion).items()}
+        codes = {k: self._codes(k, v, picture, sound.T, crop, chunk) for k, v in dict(pose=pose, emotion=emotion).items()}
         return self._paint(picture, sound, codes, chunk, progress)
 
     def _codes(self, kind, video, still, T, crop, chunk)->Codes:

@@ -12,21 +12,20 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import get_worker_info
 from ..config import Config, EMOTIONS, FPS, SAMPLE_RATE, SpeakError, nearest
-from .corpora import Cache, SPOILT_SHARE, PICTURED, SyntheticCorpus, check_spoilt, pictured
+from .corpora import Cache, SPOILT_SHARE, SyntheticCorpus, check_spoilt
 
 # %% ../../nbs/data/streaming.ipynb #8a4f7680
 LONGEST = 96  # frames of a clip that are held
 
 class Pool:
-    "The clips at hand, with what the samplers read of a `Cache`: `frames`, `pictures`, `landmarks`, `lids`, `known`, `surface`, `cover`, `clips`, `start`, `picture_start`, `length`, `sound`. What `Stream.at` returns; the next one takes its memory."
+    "The clips at hand, with what the samplers read of a `Cache`: `frames`, `landmarks`, `lids`, `known`, `surface`, `cover`, `clips`, `start`, `length`, `sound`. What `Stream.at` returns; the next one takes its memory."
     known = surface = cover = None      # only the embedded corpus knows, and that is cached
     def __init__(self, stream, held): # held: {slot: (ClipInfo, frames)}
-        slots, rows = sorted(held), len(pictured(stream.longest))
+        slots = sorted(held)
         self.folder, self.size, self.reading, self.news, self._around = stream.folder, stream.size, stream.reading, stream.news, stream.around
         self.clips, self._lengths = [held[s][0] for s in slots], [held[s][1] for s in slots]
         self.start, self._waves = np.array(slots)*stream.longest, [stream.store['wave'][s] for s in slots]
-        self.frames, self.landmarks, self.lids, self.pictures = (stream.store[n].reshape(-1, *stream.store[n].shape[2:]) if n in stream.store else None for n in ('frames', 'landmarks', 'lids', 'pictures'))
-        self.picture_start = np.array(slots)*rows
+        self.frames, self.landmarks, self.lids = (stream.store[n].reshape(-1, *stream.store[n].shape[2:]) for n in ('frames', 'landmarks', 'lids'))
     def __len__(self): return len(self.clips)
     def length(self, clip:int)->int: return self._lengths[clip]
     def sound(self, clip:int, frame:int, frames:int)->np.ndarray: # (round(frames/30·16000),) float32, zeros outside the clip
@@ -57,8 +56,6 @@ class Stream:
         self.longest, self.around = max(longest, config.window), max(config.context, 4)
         self.shapes = dict(frames=((self.longest, self.size, self.size, 3), np.uint8), landmarks=((self.longest, 68, 2), np.float32), lids=((self.longest,), np.float32),
                            wave=((round((self.longest + 2*self.around)/FPS*SAMPLE_RATE),), np.int16))
-        self.also = dict(pictures=True) if config.picture == 'double' else {}              # what `load` is asked for
-        if self.also: self.shapes.update(pictures=((len(pictured(self.longest)), 2*self.size, 2*self.size, 3), np.uint8))
         self._deal()
         fit = int(pool_gb*1e9/self.workers/self.clip_bytes)
         if fit < 16: raise SpeakError(f"pool_gb is {pool_gb:g}, room for {fit} clips of {self.longest} frames at {self.size}x{self.size} in each of {self.workers} workers; at least 16 are needed, so {16*self.workers*self.clip_bytes/1e9:.2g}, or fewer workers.")
@@ -125,7 +122,7 @@ class Stream:
             name = self.clips[i].name
             self._tried.add(i)
             if name not in self.left_out:
-                try: data = self.corpus.load(i, self.size, self.longest, part, self.around, **self.also); break
+                try: data = self.corpus.load(i, self.size, self.longest, part, self.around); break
                 except SpeakError as e: self._spoilt(name, str(e))
             if name not in self._bad: self._bad[name] = self.left_out[name]; self._check()
         else: raise SpeakError(f"None of the {len(self._mine)} clips that one of {self.lanes} workers reads can be used, the last because: {self.left_out[name]}")
@@ -175,13 +172,13 @@ class Stream:
         return np.concatenate(found)
 
 # %% ../../nbs/data/streaming.ipynb #fea67162
-def cache_bytes(corpus, size:int, pictures:bool=False)->float:
+def cache_bytes(corpus, size:int)->float:
     "How large a corpus is as a cache, guessed from the lengths of twenty clips."
     frames, n = [], len(corpus.clips)
     for i in np.linspace(0, n - 1, min(n, 20)).astype(int):
         try: frames.append(corpus.frames(int(i)))
         except SpeakError: pass                    # whoever reads the clips will say so
-    return n*float(np.mean(frames or [0]))*(3*size**2*(1 + pictures*4/PICTURED) + 68*2*4 + 4 + 2*SAMPLE_RATE/FPS)
+    return n*float(np.mean(frames or [0]))*(3*size**2 + 68*2*4 + 4 + 2*SAMPLE_RATE/FPS)
 
 FRAMES = 'auto', 'cache', 'stream'
 
@@ -194,9 +191,9 @@ def open_frames(corpus,            # from `open_corpus`
     "What a run draws its frames from: a memory-mapped `Cache`, built if need be, or a `Stream`."
     if frames not in FRAMES: raise SpeakError(f"frames cannot be '{frames}': {nearest(frames, FRAMES)}")
     if frames == 'auto':
-        final = Cache.place(corpus, folder, config.size, config.picture == 'double')
+        final = Cache.place(corpus, folder, config.size)
         there = next(p for p in (final, *final.resolve().parents) if p.exists())
-        fits = isinstance(corpus, SyntheticCorpus) or there == final or cache_bytes(corpus, config.size, config.picture == 'double') <= shutil.disk_usage(there).free/2
+        fits = isinstance(corpus, SyntheticCorpus) or there == final or cache_bytes(corpus, config.size) <= shutil.disk_usage(there).free/2
         frames = 'cache' if fits else 'stream'
     if frames == 'stream' and isinstance(corpus, SyntheticCorpus): raise SpeakError("The embedded corpus is rendered into a cache, not streamed; take frames='cache', or 'auto'.")
-    return Cache.build(corpus, folder, config.size, spoilt_share=spoilt_share, pictures=config.picture == 'double') if frames == 'cache' else Stream(corpus, config, spoilt_share=spoilt_share, **stream)
+    return Cache.build(corpus, folder, config.size, spoilt_share=spoilt_share) if frames == 'cache' else Stream(corpus, config, spoilt_share=spoilt_share, **stream)

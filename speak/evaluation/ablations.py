@@ -37,7 +37,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'L_sync to the real mouth': (['extra'], dict(sync_target='reference')),
     'codes from the frame itself': (['extra'], dict(drive='same')),
     'generator anew in stage 2': (['extra'], dict(generator_init='fresh')),
-    'identity by code alone': (['extra'], dict(identity_path='code', paint_from=0., picture='frame')),
+    'identity by code alone': (['extra'], dict(identity_path='code', paint_from=0.)),
     'w/o angles and flow in stage 1': (['extra'], dict(weights_irfd=dict(angles=0., flow=0.))),
     'w/o rec':            (['extra'], _drop('talker', 'rec')),
     # the newer recipe, one part at a time: `mini` is without, `tiny` has them all
@@ -45,9 +45,6 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'warp knows the expression shown':      (['extra'], dict(shown='face')),
     'expressions seen from the front':      (['extra'], dict(sees='face')),
     'painting knows the place on the face': (['extra'], dict(places='face')),
-    'labels as drawn':                      (['extra'], dict(labels='known', weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
-    'labels as drawn, on stills':           (['extra'], dict(labels='known', stills=1000, weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
-    'labels as drawn, on stills, from the front': (['extra'], dict(sees='face', labels='known', stills=1000, weights_irfd=dict(actions=3., mouth=1.), weights_talker=dict(angles=1., actions=2., articulation=1.))),
     'painting reaches encoders by 3 %':     (['extra'], dict(reach=.03)),
     'stage 2 holds E_e and E_p':            (['extra'], dict(held=('emotion', 'pose'))),
     'head, body and background apart':      (['extra'], dict(layers='three')),
@@ -55,13 +52,8 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
     'the same, background filled in':       (['extra'], dict(layers='filled', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'the same, light turns with the head':  (['extra'], dict(layers='filled', light='turned', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
     'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
-    'copied from a picture of twice the size': (['extra'], dict(picture='double')),
-    'E_p asked of the mirror image too':    (['extra'], dict(asked='twice')),
-    'E_p asked in ten views':               (['extra'], dict(asked='often')),
+    'E_p asked of the mirror image too':    (['extra'], dict(pose_flip_tta=True)),
     'E_p corrected by a look at the face, on shaken frames': (['extra'], dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.))),
-    'stage 2 is told where heads are':      (['extra'], dict(heads='told')),
-    'mouths are heard by labels':           (['extra'], dict(weights_talker=dict(articulation=1.))),
-    'the same, stage 2 is told what mouths do': (['extra'], dict(mouths='told', weights_talker=dict(articulation=1.))),
     'other people in stage 2':              (['extra'], dict(vary_people=1.)),
     'five times as many people':            (['extra'], dict(brief=2400)),
     'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
@@ -69,7 +61,7 @@ ABLATIONS = {  # row -> (tables it stands in, settings)
 }
 
 _STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'shapes', 'reach', 'corrected')
-_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'asked', 'heads', 'mouths', 'picture')
+_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'pose_flip_tta')
 
 def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
     "Where a row's stages lie: named by every setting that decides them, so that rows share what they have in common."
@@ -96,7 +88,7 @@ def train_row(row:str,       # of `ABLATIONS`
     for n, v in ABLATIONS[row][1].items(): changes[n] = {**changes.get(n, {}), **v} if isinstance(v, dict) else v
     c = configure(preset, **changes); sync, one, two = stage_folders(row, c, run_dir)
     acc, todo = make_accelerator(c), steps_of(row, c)
-    cache = Cache.build(open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief), frames, c.size, jobs=1, progress=progress, pictures=c.picture == 'double')   # the same for all seeds, which decide first weights and what is drawn
+    cache = Cache.build(open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief), frames, c.size, jobs=1, progress=progress)   # the same for all seeds, which decide first weights and what is drawn
     def run(stage, folder):
         made = run_stage(stage(), folder, progress); (folder/'done').touch(); return made
     if todo['sync'] and not (sync/'done').exists(): run(lambda: SyncStage(c, acc, cache), sync)

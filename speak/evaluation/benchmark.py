@@ -74,11 +74,9 @@ def picture_of(factors:Factors, size:int)->np.ndarray:
     "The calmest frame of a clip, uint8 (S,S,3)."
     t = truth(factors); return render(t, size, [int(np.abs(t.pose[:, :2]).sum(1).argmin())]).frames[0]
 
-def case_inputs(case:Case, size:int,
-                picture:int=0 # height and width of the identity picture, 0: as those of a frame
-               )->dict:
-    "`picture` uint8 (P,P,3), `wave` (N,) float32 at 16 kHz, `pose` and `emotion` uint8 (T,S,S,3), 30 frames a second."
-    return dict(picture=picture_of(case.identity, picture or size), wave=truth(case.speech).wave, pose=_frames(case.pose, size), emotion=_frames(case.emotion, size))
+def case_inputs(case:Case, size:int)->dict:
+    "`picture` uint8 (S,S,3), `wave` (N,) float32 at 16 kHz, `pose` and `emotion` uint8 (T,S,S,3), 30 frames a second."
+    return dict(picture=picture_of(case.identity, size), wave=truth(case.speech).wave, pose=_frames(case.pose, size), emotion=_frames(case.emotion, size))
 
 @lru_cache(256)
 def exact_answer(case:Case, size:int)->Clip:
@@ -198,7 +196,7 @@ class Report:
 
 def made_by(pipe)->callable: # `pipeline.SpeakPipeline`, or anything that is called alike
     "A model of this package as `score` wants it; frames are not compressed in between."
-    return lambda case, size: pipe(*case_inputs(case, size, getattr(pipe, 'picture_size', 0)).values(), crop=False)
+    return lambda case, size: pipe(*case_inputs(case, size).values(), crop=False)
 
 @lru_cache(256)
 def _read_exact(case, size, judges, T): a = exact_answer(case, size); return read_clip(a.frames[:T], a.truth.wave, judges)

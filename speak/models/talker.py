@@ -32,7 +32,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         self.actions = nn.Linear(c.code, len(ACTION_UNITS))                       # reads action units from an emotion code, as in stage 1
         self.articulation = nn.Linear(c.audio_width, len(ARTICULATORS))           # reads the mouth's shape from what is heard
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
-    def identity(self, picture:Tensor, # (B,3,P,P), P the config's `picture_size`; or (B,3,S,S)
+    def identity(self, picture:Tensor, # (B,3,S,S)
                  paint:bool=True,      # False: without the maps, which only painting needs
                  heads:Tensor|None=None # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p; NaN where not
                 )->dict:               # 'code' (B,D); with maps also 'shown', the 'head' (B,6) and the maps
@@ -76,38 +76,14 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
                 emotion:Tensor, # (BT,3,S,S)
                 wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
                 T:int,          # frames of the window
-                paint:bool=True, # False: no frames are made, None stands for them
-                heads:tuple=(None, None), # of the picture, as in `identity`, and of the pose source, as in `generate`
-                mouths:Tensor|None=None # (B,T,8) what mouths do, of `labels.ARTICULATORS`, as in `told`
-               )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and `readings`; with more layers than one these have `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
+                paint:bool=True # False: no frames are made, None stands for them
+               )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and what is read: `articulation` (B,T,8), and with more layers than one `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
         B, extra = len(picture), self.config.context
         audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
         pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
-        shown, asked = heads
-        who = self.identity(picture, paint, shown)
-        read = self.readings(audio, pose, emotion, who.get('shown'))
-        if mouths is not None: audio = self.told(audio, mouths, read['articulation'])
-        frames, flow = self.generate(who, audio, pose, emotion, parts=True, heads=asked) if paint else (None, self.generate(who, audio, pose, emotion, paint=False, heads=asked))
+        who = self.identity(picture, paint)
+        read = dict(articulation=self.articulation(audio))                      # (B,T,8) what the mouth does, as heard
+        frames, flow = self.generate(who, audio, pose, emotion, parts=True) if paint else (None, self.generate(who, audio, pose, emotion, paint=False))
         if self.generator.use_layers: read.update(cover=flow.shares, picture_cover=covered(who['matte']))
         if 'backdrop' in who: read['backdrop'] = who['backdrop']
         return frames.flatten(0, 1) if paint else None, flow, read
-    def told(self, audio:Tensor, # (B,T,A) features
-             mouths:Tensor,      # (B,T,8) what mouths do, where someone knows better than what is heard; NaN where not
-             read:Tensor         # (B,T,8) what `articulation` reads from the features
-            )->Tensor:           # (B,T,A)
-        "What is heard, moved as little as can be so that `articulation` reads from it what is known. What painting asks does not move what is read."
-        with torch.autocast(audio.device.type, enabled=False):
-            W = self.articulation.weight.detach().float()
-            off = (mouths - read.detach().float()).nan_to_num(0.)                  # (B,T,8)
-            gram = W @ W.T
-            inverse = torch.linalg.inv_ex(gram + 1e-6*gram.diagonal().mean()*torch.eye(len(gram), device=W.device))[0]      # not `pinv`: it waits for the GPU
-            return audio + (off @ inverse @ W).to(audio.dtype)
-    def readings(self, audio:Tensor, pose:Tensor, emotion:Tensor, # (B,T,·) as `generate` takes them
-                 shown:Tensor|None=None                           # of `shown_codes`
-                )->dict:
-        "What linear layers read from the codes: `articulation` (B,T,8), `actions` (B,T,18) and with maps `angles` (B,T,6) of the sources, `picture_angles` (B,6) and with `shown='face'` `picture_actions` (B,18) of the identity picture."
-        read = dict(articulation=self.articulation(audio), actions=self.actions(emotion))
-        if not self.generator.use_maps: return read
-        codes = dict(zip(SHOWN[self.config.shown], shown.split(pose.shape[-1], -1)))
-        if 'emotion' in codes: read['picture_actions'] = self.actions(codes['emotion'])
-        return dict(read, angles=self.encoders.angles(pose), picture_angles=self.encoders.angles(codes['pose']))

@@ -55,9 +55,8 @@ class TalkerStage(Stage):
     def __init__(self, c:Config, accelerator, cache,
                  irfd=None,  # checkpoint of stage 1; None starts the encoders anew (the ablation "w/o IRFD")
                  sync=None,  # checkpoint of SyncNet; needed unless its weight is 0
-                 hearing=None, # checkpoint of `training.hearing`, whose audio encoder is taken
                  start_from=''): # trained weights to go on from: shipped name, folder or hub id; with `irfd` too, the encoders are those of that stage 1
-        taught = dict(matte=start_from or irfd is not None and c.generator_init == 'irfd', audio=start_from or hearing is not None or c.audio_checkpoint and c.mouths == 'heard')   # published weights read no mouth
+        taught = dict(matte=start_from or irfd is not None and c.generator_init == 'irfd', audio=start_from or c.audio_checkpoint)
         for what in ('matte', 'audio'):
             if what in c.held and not taught[what]: raise SpeakError(f"held has '{what}', but this run has taught it nothing yet; give start_from, or leave '{what}' out.")
         super().__init__(c, accelerator)
@@ -75,7 +74,6 @@ class TalkerStage(Stage):
                 for block in talker.generator.blocks: block.calm(1.)             # F is new: what G_d's latent asked for is not what it says
                 talker.mlp.load_state_dict(facial_mlp(first, c))
                 talker.actions.load_state_dict(first.actions.state_dict())
-        if hearing is not None: talker.load_state_dict(averaged_weights(hearing, 'hearing', c), strict=False)
         self.held = [f for f in FACTORS if f in c.held or not c.lr_encoders_talker]
         for f in self.held: talker.encoders[f].requires_grad_(False)
         if 'pose' in self.held: talker.encoders.angles.requires_grad_(False)
@@ -87,11 +85,11 @@ class TalkerStage(Stage):
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: 0. for n in ('rec', *(n for n in ('ssim', 'emotion', 'angles', 'actions', 'articulation', 'surface', 'cover', 'backdrop') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {n: 0. for n in ('rec', *(n for n in ('ssim', 'emotion', 'articulation', 'surface', 'cover', 'backdrop') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
         self.use_gan = w['gan'] > 0
         if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
         self.reads = copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
-        if self.reads is not None: self.reads.views, self.reads.correction = (), None   # training asks E_p once: for time, and because what is solved to ask more can't be recorded on a GPU
+        if self.reads is not None: self.reads.flip_tta, self.reads.correction = False, None   # training does without: for time, and because what is solved for them can't be recorded on a GPU
         self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
         self.sync = None
         if w['sync'] > 0:
@@ -107,7 +105,7 @@ class TalkerStage(Stage):
         for f in self.held: self.bare('talker').encoders[f].eval()              # held means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
-            fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint, (b['picture_angles'], b['angles']) if c.heads == 'told' else (None, None), b['articulation'] if c.mouths == 'told' else None)
+            fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint)
         losses = {}
         if flow is not None: losses.update(self.placed(flow, read, b))
         losses.update(self.labels(read, b))
@@ -142,15 +140,14 @@ class TalkerStage(Stage):
         if w('backdrop') and 'backdrop' in read: losses['backdrop'] = backdrop_loss(read['backdrop'].float().repeat_interleave(T, 0), to_model(b['frames']), b['cover'].flatten(0, 1), b['picture_cover'].repeat_interleave(T, 0))
         return losses
     def labels(self, read, b)->dict:
-        "What linear readings of the codes should say where the corpus knows: `angles` and `actions` of sources and identity picture, `articulation` of what is heard, where anything is."
-        true = lambda n: torch.where(b['sound'][:, None, None], b[n], torch.nan) if n == 'articulation' else b[n]
-        both = lambda name: torch.cat([label_loss(read[n].float().flatten(0, -2), true(n).flatten(0, -2)) for n in (name, f'picture_{name}') if n in read])
-        return {n: both(n) for n in ('angles', 'actions', 'articulation') if self.config.weights_talker.get(n) and n in read}
+        "What a linear reading of the sound's features should say where the corpus knows: `articulation`, where anything is heard."
+        if not self.config.weights_talker.get('articulation'): return {}
+        true = torch.where(b['sound'][:, None, None], b['articulation'], torch.nan)
+        return dict(articulation=label_loss(read['articulation'].float().flatten(0, -2), true.flatten(0, -2)))
     def painted(self, fake, real, b)->dict: # (BT,3,S,S) each
         "What is asked of painted frames alone: `rec`, `ssim`, `emotion`, `vgg`, and of windows of five and more `sync`."
         c, (B, T) = self.config, b['frames'].shape[:2]
-        known = b['sound'][:, None].expand(B, T)                         # without its sound a mouth cannot be known,
-        if c.mouths == 'told': known = known | b['articulation'].isfinite().any(-1)   # unless it is told
+        known = b['sound'][:, None].expand(B, T)                         # without its sound a mouth cannot be known
         inside = torch.where(known, c.mouth_weight, 0.).flatten()
         boxes = b['boxes'].flatten(0, 1)
         weight = torch.where(box_weight(boxes, c.size, 0.) == 0, inside[:, None, None, None], torch.ones((), device=fake.device))
