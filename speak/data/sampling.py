@@ -245,6 +245,7 @@ class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
     of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
     either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say where a loss asks for it, NaN where nobody knows: `surface` (B,T,192,2), `picture_surface` (B,192,2), `cover` (B,T,2,S,S), `picture_cover` (B,2,S,S), `articulation` (B,T,8), of which from landmarks only the jaw is known."""
+    with_heads = False   # True: also where heads truly are, `angles` (B,T,6) of the pose sources and `picture_angles` (B,6), for upper bounds
     def single(self, step:int)->bool:
         "Whether a step draws single frames."
         return self.config.batch_singles > 0 and step % 4 > 0
@@ -267,6 +268,7 @@ class TalkerWindows(Batches):
         labels, asked = {}, self.config.weights_talker.get                      # a fit to landmarks takes time: only what a loss wants
         if asked('surface'): labels.update(surface=self.surface(at), picture_surface=self.surface(picture))
         if asked('cover') or asked('backdrop'): labels.update(cover=self.cover(at), picture_cover=self.cover(picture))
+        if self.with_heads: labels.update(angles=self.heads(pose), picture_angles=self.heads(picture))
         if asked('articulation'): labels.update(articulation=self.articulation(at))
         wave = np.stack([self.cache.sound(c, f - extra, T + 2*extra) for c, f in zip(clips, first)])
         boxes = np.stack([mouth_box(self.cache.landmarks[f], MOUTH_SCALE) for f in at])
