@@ -23,7 +23,7 @@ from . import __version__
 from .config import FPS, SAMPLE_RATE, SpeakError, config_from_json, nearest
 from .progress import progress_bar
 from .data.faces import Square, apply_crop, crop_square, find_face, watched_square
-from .data.media import SpeechLevel, VideoWriter, audio_chunks, check_output, pingpong_index, read_image, soundtrack, video_frames
+from .data.media import SpeechLevel, VideoWriter, check_output, pingpong_index, read_image, sound_pieces, soundtrack, video_frames
 from .models.audio import frames_for, stream
 from .models.irfd import to_images, to_model
 from .models.talker import Talker
@@ -102,7 +102,7 @@ class Sound:
                 ):
         self.track, self.level, self.source, self.channels = track, SpeechLevel(), audio, 1
         if _is_path(audio):
-            for x in audio_chunks(audio, 10., track=track): self.level.add(x)
+            for x in sound_pieces(audio, 10., track=track): self.level.add(x[0])
             self.rate, self.channels, _ = soundtrack(audio, track)
         else:
             wave, self.rate = audio if isinstance(audio, tuple) else (audio, SAMPLE_RATE)
@@ -125,7 +125,7 @@ class Sound:
 
     def for_networks(self, seconds:float=1.): # yields (n,) float32 at 16 kHz
         "The samples from the start, `seconds` at a time, at the level at which networks hear speech."
-        if _is_path(self.source): pieces = audio_chunks(self.source, seconds, track=self.track)
+        if _is_path(self.source): pieces = (x[0] for x in sound_pieces(self.source, seconds, track=self.track))
         else: pieces = _pieces(self.source, round(seconds*SAMPLE_RATE))
         return (self.level.apply(x) for x in pieces)
 
@@ -187,8 +187,9 @@ class Codes:
                  encode,         # uint8 (n,S,S,3) -> float32 Tensor (n,D)
                  at_once:int=32, # frames encoded together
                  name='the video',# in messages
+                 patience:int|None=LONGEST_GAP # frames without a face that are waited for; None: to the end
                 ):
-        self.frames, self.encode, self.at_once, self.name = self._with_edges(frames), encode, at_once, name
+        self.frames, self.encode, self.at_once, self.name, self.patience = self._with_edges(frames), encode, at_once, name, patience
         self.kept = tempfile.SpooledTemporaryFile(max_size=2**26)
         self.n, self.gap, self.last, self.missing = 0, 0, None, []  # codes kept; frames without a face that wait for one; the last code; (first, frames) of each gap
 
@@ -240,7 +241,7 @@ class Codes:
                 self.last = code
             else:
                 self.gap += 1
-                if self.gap > max(LONGEST_GAP, self.n): raise SpeakError(f"{self.name}: no face was found in {self.gap} frames from {self.n/FPS:.1f} s on; a video that shows the face at least half of the time would be right")
+                if self.patience is not None and self.gap > max(self.patience, self.n): raise SpeakError(f"{self.name}: no face was found in {self.gap} frames from {self.n/FPS:.1f} s on; a video that shows the face at least half of the time would be right")
 
     def _fill(self, code):
         "Codes for the frames that wait, from the last one seen to this one"
@@ -316,8 +317,11 @@ class SpeakPipeline:
         "The codes of a driving video. One that has an end is read at once, so that what it lacks is told before anything is painted."
         encode = {'pose': self.talker.pose, 'emotion': self.talker.emotion}[kind]
         frames = iter([(still, True)]) if video is None else head_frames(video, self.size, kind, crop)
-        codes = Codes(frames, lambda f: self._encode(encode, f), chunk, video if _is_path(video) else f'The {kind} video')
-        if crop and (_is_path(video) or hasattr(video, 'shape')): codes.read(T).told()
+        name = video if _is_path(video) else f'The {kind} video'
+        ends = crop and (_is_path(video) or hasattr(video, 'shape'))
+        if ends: frames = itertools.islice(frames, T)               # what is not used is not judged
+        codes = Codes(frames, lambda f: self._encode(encode, f), chunk, name, None if ends else LONGEST_GAP)
+        if ends: codes.read(T).told()
         return codes
 
     def _paint(self, picture, sound, codes, chunk, progress):

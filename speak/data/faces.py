@@ -268,8 +268,8 @@ def _square_and_frames(video, name=None, enlarge=ENLARGE):
     return crop_square(shape, union_box([faces[0] for faces in found], enlarge), enlarge), seen
 
 # %% ../../nbs/data/faces.ipynb #6a1f0b11
-ALIKE, UNLIKE = 8., 16.  # grey levels between crops of 16x16: below the first the detector is not asked, above the second it must find a face
-KEPT = 64                # crops with a face that are remembered
+ALIKE, UNLIKE = 4., 18.  # grey levels between crops of 16x16: below the first the detector is not asked, above the second it must find a face
+KEPT = 256               # crops with a face that are remembered
 LOOK_SIDE = 160          # pixels of the crop that is searched
 
 def _tiny(crop): return np.asarray(Image.fromarray(crop).resize((16, 16), Image.BOX)).astype(np.float32)

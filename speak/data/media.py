@@ -10,7 +10,7 @@ __all__ = ['log', 'MAX_PIXELS', 'SILENT', 'SPEECH_DB', 'QUIETEST_DB', 'read_imag
            'write_video', 'contact_sheet']
 
 # %% ../../nbs/data/media.ipynb #c4e94b5c
-import contextlib, errno, io, logging, os, re, threading, warnings, wave as wavelib
+import contextlib, errno, io, logging, os, re, struct, warnings, wave as wavelib
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -98,7 +98,9 @@ def read_image(path,         # any format that Pillow reads (PNG, JPEG, WebP, TI
     "A picture, turned upright by its EXIF flag; of an animation the first. `SpeakError` if the file is missing, cut off, too large or no picture."
     path = _existing(path, 'a picture (PNG or JPEG)')
     try:
-        with _picture(path) as im: im = ImageOps.exif_transpose(im)  # reads every pixel, so that a file cut off fails here
+        with _picture(path) as im:
+            im.load()              # reads every pixel, so that a file cut off fails here
+            with contextlib.suppress(SyntaxError, ValueError, KeyError, TypeError, struct.error): im = ImageOps.exif_transpose(im)  # a damaged EXIF turns nothing
     except Image.UnidentifiedImageError: raise SpeakError(f"{path} is {_named(path)}: give a picture (PNG or JPEG).") from None
     except (OSError, SyntaxError, ValueError, EOFError) as e:
         raise SpeakError(f"{path} is cut off or damaged ({e}): copy or export the picture again.") from None
@@ -452,7 +454,8 @@ def _matrix(frame):
 def _display(frame # a decoded video frame
             )->tuple: # (swap x and y, flip x, flip y, degrees clockwise)
     "How the display matrix turns the stored picture; x' = ax + cy and y' = bx + dy"
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    try: matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    except ValueError: matrix = None  # PyAV 18 does not know some of FFmpeg's side data, such as EXIF, and fails on all
     if matrix is None: return False, False, False, 0
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(matrix), np.int32)[:5])
     swap = abs(b) > abs(a)
@@ -651,7 +654,7 @@ def _contiguous(path, start, end, track=None, channels=1): # seconds after time 
             if not np.isfinite(x).all(): raise SpeakError(f"{path} holds samples that are not numbers (NaN or infinite) near {float(time):.2f} s: export the sound again.")
             if native is None:
                 native, stop = rate, 1 << 62
-                if stream.duration:  stop = round((((stream.start_time or 0) + stream.duration)*stream.time_base - zero)*rate)
+                if stream.duration and stream.container.format.name in _STATE_LENGTH: stop = round((((stream.start_time or 0) + stream.duration)*stream.time_base - zero)*rate)
                 if end is not None:  stop = min(stop, round((end - start)*rate))
             if rate != native:  # recordings joined end to end; the few samples that the resampler holds back at a joint are lost
                 if other is None or other[0] != rate: other = rate, _resampler(native, channels)
@@ -742,9 +745,10 @@ def soundtrack(path,      # sound, or a video with sound
     return rate, channels, sound_pieces(path, chunk_s, rate, track=track, channels=channels)
 
 # %% ../../nbs/data/media.ipynb #5d0c8a42
-SPEECH_DB = -20.   # dB of full scale: the level of speech at which networks hear it, that of the embedded corpus
-QUIETEST_DB = -70. # below this it is taken for noise, which is not turned up further
+SPEECH_DB = -21.3  # dB of full scale: the level of speech at which networks hear it, that of the embedded corpus
+QUIETEST_DB = -85. # below this it is taken for noise, which is not turned up further
 _BLOCK = SAMPLE_RATE//10
+_KNOCKS = 3        # loudest tenths of a second that do not count: a click, a knock on the table
 
 class SpeechLevel:
     "The level of a sound at 16 kHz that is given piece by piece."
@@ -770,6 +774,7 @@ class SpeechLevel:
         "Of full scale; minus infinity for nothing"
         powers = np.array(self.powers or [self.rest.var(dtype=np.float64) if len(self.rest) else 0.])
         if not powers.any(): return -np.inf
+        powers = np.sort(powers)[:len(powers) - min(_KNOCKS, len(powers)//4)]
         return float(10*np.log10(powers[powers >= powers.mean()/10].mean()))
     @property
     def gain(self)->float:
@@ -777,8 +782,8 @@ class SpeechLevel:
         return 1. if self.silent else 10**((SPEECH_DB - max(self.decibels, QUIETEST_DB))/20)
 
     def apply(self, wave:np.ndarray)->np.ndarray: # (N,) float32
-        "A piece of the sound, at the level for networks; it may run over 1"
-        return ((wave - self.offset)*self.gain).astype(np.float32) if not self.silent else wave.astype(np.float32)
+        "A piece of the sound, at the level for networks; a knock is clipped at 1"
+        return ((wave - self.offset)*self.gain).clip(-1, 1).astype(np.float32) if not self.silent else wave.astype(np.float32)
 
 def level_speech(wave:np.ndarray # (N,) float at 16 kHz
                 )->np.ndarray:   # (N,) float32
@@ -830,7 +835,7 @@ class VideoWriter:
         try:
             # Other tags than the usual ones need MP4's free form, which fewer players show.
             free = '' if self.metadata.keys() <= _TAGS else '+use_metadata_tags'
-            self.container = av.open(str(part), 'w', format='mp4', options={'movflags': 'faststart' + free})
+            self.container = av.open(f'file:{part}', 'w', format='mp4', options={'movflags': 'faststart' + free})
             self.container.metadata.update({k: str(v) for k,v in self.metadata.items()})
             self.video = self.container.add_stream('libx264', rate=self.fps, options={'crf': str(self.crf), 'preset': 'medium'})
             self.video.height, self.video.width = (n + n%2 for n in self.size)

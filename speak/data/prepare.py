@@ -272,6 +272,7 @@ class Rules:
     device:str = 'cpu'       # torch device of face-alignment
     def __post_init__(self):
         if self.size < 16 or self.size % 2: raise SpeakError(f'A size of {self.size} cannot be: it must be even, for H.264, and at least 16.')
+        if not self.upscale > 0: raise SpeakError(f'An upscale of {self.upscale} cannot be: it is the factor by which a face may be enlarged, more than 0.')
         if not 0 < self.shortest_s <= self.longest_s: raise SpeakError(f'Clips of {self.shortest_s} to {self.longest_s} s cannot be: shortest_s must be more than 0 and at most longest_s.')
         if self.detector not in DETECTORS: choose_detector(self.detector)
 
@@ -423,11 +424,11 @@ def _key(source, rules, root):
     return hashlib.sha1(json.dumps([known, sizes, rules], sort_keys=True).encode()).hexdigest()
 
 def _write_json(path, what):
-    with part_file(path, '.json') as part: part.write_text(json.dumps(what, indent=1, ensure_ascii=False) + '\n', encoding='utf8')
+    with part_file(path, '.json') as part: part.write_text(json.dumps(what, indent=1, ensure_ascii=False) + '\n', encoding='utf8', errors='surrogateescape')
 
 def _read_record(path):
     "The record at `path`, or None"
-    try: return json.loads(path.read_text(encoding='utf8'))
+    try: return json.loads(path.read_text(encoding='utf8', errors='surrogateescape'))
     except FileNotFoundError: return None
     except ValueError: return {'key': '', 'clips': [], 'refused': []}  # not ours or damaged by the disk: done again
 
@@ -548,7 +549,7 @@ class Summary:
         return said + (f'\n{self.refused.total()} refused: {why}; each is named in rejected.csv' if self.refused else '\nnothing refused')
 
 def _table(path, columns, rows):
-    with part_file(path, '.csv') as part, open(part, 'w', newline='', encoding='utf8') as f:
+    with part_file(path, '.csv') as part, open(part, 'w', newline='', encoding='utf8', errors='surrogateescape') as f:
         out = csv.DictWriter(f, columns, lineterminator='\n'); out.writeheader(); out.writerows(rows)
 
 def _apart(source, out):
@@ -567,7 +568,10 @@ def _same_rules(out, rules, kind, shard):
         before = json.loads(path.read_text(encoding='utf8'))
         other = [f'{n}: {was} then, {v} now' for n, v in now.items() if (was := before.get(n, getattr(Rules, n, None))) != v]
         if other: raise SpeakError(f"{out} holds clips that were prepared otherwise ({'; '.join(other)}): give another folder, or the settings of prepare.json.")
-    else: _write_json(path, now)
+        return
+    theirs = next((n for n in ('clips.csv', *PLACES, 'records', 'shards') if (out/n).exists()), None)
+    if theirs: raise SpeakError(f"{out} holds {theirs}, which no preparation wrote and this one would replace: give a folder of its own.")
+    _write_json(path, now)
 
 def _tidy(out):
     "Remove what a stopped run left unfinished"
@@ -591,6 +595,7 @@ def prepare(
     for n in rules:
         if n not in names: raise SpeakError(f"There is no setting '{n}' of the preparation: {nearest(n, names)}")
     _apart(source, out)
+    if jobs == 0 or shard < 0: raise SpeakError(f'{jobs} jobs and shards of {shard} recordings cannot be: jobs is a number of processes or -1 for one per core, shard 0 or more.')
     rules = Rules(**rules)
     rules = Rules(**{**asdict(rules), 'detector': choose_detector(rules.detector)})
     sources, missing = read_corpus(kind, source)
