@@ -628,6 +628,11 @@ def _mixed(frame,   # a decoded sound frame
     return _one(x, frame)[None]
 
 def _one(x, frame):
+    if frame.layout.name.startswith('ambisonic'): return x[0].astype(np.float32)  # the channel that hears all around
+    if len(x) == 2:
+        mean = x.mean(0)
+        cancels = np.square(mean).mean() < np.square(x).mean()/100                # one wire is inverted: the mean of both is nothing
+        return (x[0] if cancels else mean).astype(np.float32)
     known = ':' not in frame.layout.name and 'channels' not in frame.layout.name   # FFmpeg names unknown places by their number
     layout = frame.layout.name if known else _USUAL.get(len(x))
     weights = mix_weights(layout) if layout else (1/len(x),)*len(x)
