@@ -312,8 +312,9 @@ def _choice(path, kind, track):
 def _first_heard(path, kind, order, marked, *stamp):
     "The first of several streams that is not silent, and why it is taken"
     best = order[0]
-    if kind == 'audio': best = next((k for k in order if _heard(path, k)), best)
-    why = 'it is marked as the default' if best == order[0] and marked else 'the first' if kind == 'video' else 'the first that is not silent'
+    heard = next((k for k in order if _heard(path, k)), None) if kind == 'audio' else best
+    best = heard or best
+    why = 'all are silent' if not heard else 'it is marked as the default' if best == order[0] and marked else 'the first' if kind == 'video' else 'the first that is not silent'
     names, change = ('video streams', '') if kind == 'video' else ('sound tracks', '; --track N or track=N takes another')
     return best, f"{path} has {len(order)} {names}: number {best} is used ({why}){change}"
 
