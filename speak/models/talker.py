@@ -7,7 +7,7 @@ __all__ = ['Talker']
 
 # %% ../../nbs/models/talker.ipynb #b4134f5d
 import dataclasses, json
-import torch, torch.nn as nn, torch.nn.functional as F
+import torch, torch.nn as nn
 from torch import Tensor
 from huggingface_hub import PyTorchModelHubMixin
 from ..config import Config, config_from_json
