@@ -6,15 +6,22 @@
 __all__ = ['torch_folder', 'compiled']
 
 # %% ../nbs/caches.ipynb #f5418205
-import getpass, os, tempfile
+import getpass
+import os
+import tempfile
 
 # %% ../nbs/caches.ipynb #5d0c0320
-def torch_folder()->str|None:
+def torch_folder() -> str | None:
     "A folder for torch, where it would find none for want of a user's name or a temporary folder; None where it does."
-    try: folder = tempfile.gettempdir()
-    except OSError: return os.path.dirname(os.path.abspath(__file__))   # is there, which is all that is asked
-    try: getpass.getuser()
-    except (KeyError, OSError): return os.path.join(folder, f'torchinductor_{os.getuid()}')
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:
+        return os.path.dirname(os.path.abspath(__file__))  # is there, which is all that is asked
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        return os.path.join(folder, f'torchinductor_{os.getuid()}')
+
 
 if 'TORCHINDUCTOR_CACHE_DIR' not in os.environ and torch_folder():
     os.environ['TORCHINDUCTOR_CACHE_DIR'] = torch_folder()
@@ -23,9 +30,12 @@ if 'TORCHINDUCTOR_CACHE_DIR' not in os.environ and torch_folder():
 def compiled(f):
     "`f` by numba, from its cache where there can be one."
     from numba import njit
+
     try:
         kept = njit(cache=True)(f)
         # numba has tried an empty file, which a full disk and a quota take.
-        with tempfile.TemporaryFile(dir=kept.stats.cache_path) as room: room.write(bytes(2**16))
+        with tempfile.TemporaryFile(dir=kept.stats.cache_path) as room:
+            room.write(bytes(2**16))
         return kept
-    except (RuntimeError, OSError): return njit(f)   # numba's RuntimeError: there is no such folder
+    except (RuntimeError, OSError):
+        return njit(f)  # numba's RuntimeError: there is no such folder

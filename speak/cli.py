@@ -9,7 +9,15 @@ __all__ = ['SENTENCE', 'OTHER_SENTENCE', 'GROUND', 'INK', 'DEMO_FILES', 'CHECKS'
            'doctor', 'prepare_corpus', 'align_corpus', 'plain_words', 'main']
 
 # %% ../nbs/cli.ipynb #21162b68
-import argparse, contextlib, logging, os, re, signal, sys, time, warnings
+import argparse
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +26,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 from . import __version__
 from .config import FPS, SAMPLE_RATE, SpeakError
-from .data.media import (VideoWriter, check_output, kind_of, part_file, picture_tags, probe, read_image, video_frames,
-                              write_audio, write_image, write_video)
+from speak.data.media import (
+    VideoWriter,
+    check_output,
+    kind_of,
+    part_file,
+    picture_tags,
+    probe,
+    read_image,
+    video_frames,
+    write_audio,
+    write_image,
+    write_video,
+)
 from .stopping import stopping
 
 # %% ../nbs/cli.ipynb #25a7887e
@@ -28,216 +47,372 @@ def generate(args):
     inputs = args.identity, args.audio, args.pose, args.emotion
     check_output(args.out, '.mp4', *inputs)
     from speak.pipeline import SpeakPipeline  # torch takes seconds to import, which `speak --help` need not wait for
+
     pipe = SpeakPipeline.from_pretrained(args.weights, args.device)
     start = time.perf_counter()
     pipe(*inputs, args.out, progress=True, track=args.track)
-    took, frames = time.perf_counter() - start, round(probe(args.out).duration_s*FPS)
-    print(f'{args.out}: {frames} frames of {pipe.size}x{pipe.size}, {frames/FPS:.1f} s of video, in {took:.1f} s ({took/frames:.3f} s a frame, reading and writing included)')
+    took, frames = time.perf_counter() - start, round(probe(args.out).duration_s * FPS)
+    print(
+        f'{args.out}: {frames} frames of {pipe.size}x{pipe.size}, {frames / FPS:.1f} s of video, in {took:.1f} s ({took / frames:.3f} s a frame, reading and writing included)'
+    )
 
 # %% ../nbs/cli.ipynb #9e376658
 SENTENCE, OTHER_SENTENCE = 11007, 11012  # of the split `test`, rich in closed lips and rounded vowels
 
-def demo_truths()->dict: # tracks of the four inputs, and of a second one for each under 'other ...'
+
+def demo_truths() -> dict:  # tracks of the four inputs, and of a second one for each under 'other ...'
     "What the demo's inputs show, from the split `test`: people, sentences, poses and expressions of no training."
     from speak.data.synthetic import Factors, truth
-    base = 2*10**8  # where that split's seeds of pose and expression begin
-    def act(identity, pose=91, emotion='neutral', level=0, sentence=SENTENCE, voice=2): return truth(Factors(identity, sentence, voice, base + pose, emotion, level, base + pose))
-    return {'identity': act(11006), 'speech': act(11006), 'pose': act(11021, 292), 'emotion': act(11015, emotion='happy', level=3),
-            'other identity': act(11046), 'other speech': act(11006, sentence=OTHER_SENTENCE, voice=5), 'other pose': act(11029, 246), 'other emotion': act(11044, emotion='angry', level=3)}
 
-def demo_inputs(folder:Path, truths:dict, size:int=256)->dict: # input -> path
+    base = 2 * 10**8  # where that split's seeds of pose and expression begin
+
+    def act(identity, pose=91, emotion='neutral', level=0, sentence=SENTENCE, voice=2):
+        return truth(Factors(identity, sentence, voice, base + pose, emotion, level, base + pose))
+
+    return {
+        'identity': act(11006),
+        'speech': act(11006),
+        'pose': act(11021, 292),
+        'emotion': act(11015, emotion='happy', level=3),
+        'other identity': act(11046),
+        'other speech': act(11006, sentence=OTHER_SENTENCE, voice=5),
+        'other pose': act(11029, 246),
+        'other emotion': act(11044, emotion='angry', level=3),
+    }
+
+
+def demo_inputs(folder: Path, truths: dict, size: int = 256) -> dict:  # input -> path
     "Render the four inputs as a user would have them, as files."
     from speak.data.synthetic import render
     from speak.pipeline import mark
+
     tags = mark('rendered head of the embedded corpus')
-    paths = dict(identity=folder/'identity.png', audio=folder/'speech.wav', pose=folder/'pose.mp4', emotion=folder/'emotion.mp4')
+    paths = dict(
+        identity=folder / 'identity.png',
+        audio=folder / 'speech.wav',
+        pose=folder / 'pose.mp4',
+        emotion=folder / 'emotion.mp4',
+    )
     write_image(paths['identity'], render(truths['identity'], size, [0]).frames[0], tags)
     write_audio(paths['audio'], truths['speech'].wave)
-    for k in ('pose', 'emotion'): write_video(paths[k], render(truths[k], size).frames, metadata=tags)
+    for k in ('pose', 'emotion'):
+        write_video(paths[k], render(truths[k], size).frames, metadata=tags)
     return paths
 
 # %% ../nbs/cli.ipynb #19e375f4
 GROUND, INK = (24, 24, 24), (235, 235, 235)
 
-def tile(image:np.ndarray, # uint8 (H,W,3)
-         side:int,         # of the picture in the tile
-         label:str='',     # drawn above it; '' draws none and needs no room
-        )->np.ndarray:     # uint8 (side or side+24, side, 3)
+
+def tile(
+    image: np.ndarray,  # uint8 (H,W,3)
+    side: int,  # of the picture in the tile
+    label: str = '',  # drawn above it; '' draws none and needs no room
+) -> np.ndarray:  # uint8 (side or side+24, side, 3)
     "A picture scaled to a square, under its name."
     head = 24 if label else 0
     sheet = Image.new('RGB', (side, side + head), GROUND)
     sheet.paste(Image.fromarray(image).resize((side, side), Image.LANCZOS), (0, head))
-    if label: ImageDraw.Draw(sheet).text((6, 4), label, INK, ImageFont.load_default(14))
+    if label:
+        ImageDraw.Draw(sheet).text((6, 4), label, INK, ImageFont.load_default(14))
     return np.asarray(sheet)
 
-def text_block(text:str, width:int, height:int, size:int=14)->np.ndarray: # uint8 (height,width,3)
+
+def text_block(text: str, width: int, height: int, size: int = 14) -> np.ndarray:  # uint8 (height,width,3)
     "Words, wrapped and centred from top to bottom."
     font, lines = ImageFont.load_default(size), ['']
     for part in text.split('\n'):
         for word in part.split():
             longer = f'{lines[-1]} {word}'.strip()
-            if font.getlength(longer) <= width - 16: lines[-1] = longer
-            else: lines.append(word)
+            if font.getlength(longer) <= width - 16:
+                lines[-1] = longer
+            else:
+                lines.append(word)
         lines.append('')
     sheet, step = Image.new('RGB', (width, height), GROUND), size + 5
-    top = (height - step*(len(lines) - 1))//2
-    for i, line in enumerate(lines): ImageDraw.Draw(sheet).text((8, top + i*step), line, INK, font)
+    top = (height - step * (len(lines) - 1)) // 2
+    for i, line in enumerate(lines):
+        ImageDraw.Draw(sheet).text((8, top + i * step), line, INK, font)
     return np.asarray(sheet)
+
 
 class SpeechPanel:
     "The loudness of a speech over its words, with a line where it is now."
-    def __init__(self, wave, words:str, side:int):
-        self.seconds = len(wave)/SAMPLE_RATE
-        self.sheet = np.concatenate([np.full((side//2, side, 3), GROUND, np.uint8), text_block(words, side, side - side//2)])
+
+    def __init__(self, wave, words: str, side: int):
+        self.seconds = len(wave) / SAMPLE_RATE
+        self.sheet = np.concatenate(
+            [np.full((side // 2, side, 3), GROUND, np.uint8), text_block(words, side, side - side // 2)]
+        )
         loud = np.array([np.abs(part).max() for part in np.array_split(wave, side)])
-        for x, h in enumerate(np.round(loud/loud.max()*(side//4 - 4)).astype(int)): self.sheet[side//4 - h:side//4 + h + 1, x] = (90, 170, 250)
-        self.bottom, self.side = side//2, side
-    def at(self, seconds:float)->np.ndarray: # uint8 (side,side,3)
-        sheet, x = self.sheet.copy(), min(self.side - 2, int(seconds/self.seconds*self.side))
-        sheet[:self.bottom, x:x + 2] = (255, 210, 80)
+        for x, h in enumerate(np.round(loud / loud.max() * (side // 4 - 4)).astype(int)):
+            self.sheet[side // 4 - h : side // 4 + h + 1, x] = (90, 170, 250)
+        self.bottom, self.side = side // 2, side
+
+    def at(self, seconds: float) -> np.ndarray:  # uint8 (side,side,3)
+        sheet, x = self.sheet.copy(), min(self.side - 2, int(seconds / self.seconds * self.side))
+        sheet[: self.bottom, x : x + 2] = (255, 210, 80)
         return sheet
 
 # %% ../nbs/cli.ipynb #45f24c81
-def demo_video(out:Path, inputs:dict, result:Path, answer, truths:dict, side:int=192):
+def demo_video(out: Path, inputs: dict, result: Path, answer, truths: dict, side: int = 192):
     "The four inputs, the result and the exact answer, side by side with the speech."
     from speak.data.media import pingpong
     from speak.data.speech import sentence
     from speak.pipeline import mark
+
     wave, T = truths['speech'].wave, len(truths['speech'])
-    speech, picture = SpeechPanel(wave, f'“{sentence(truths["speech"].factors.sentence)}”', side), tile(read_image(inputs['identity']), side, 'identity picture')
+    speech, picture = (
+        SpeechPanel(wave, f'“{sentence(truths["speech"].factors.sentence)}”', side),
+        tile(read_image(inputs['identity']), side, 'identity picture'),
+    )
     gap = np.full((picture.shape[0], 4, 3), GROUND, np.uint8)
     row = lambda *tiles: np.concatenate([p for t in tiles for p in (t, gap)][:-1], 1)
-    with VideoWriter(out, 3*side + 8, 2*(side + 24), FPS, SAMPLE_RATE, mark('demonstration with rendered inputs')) as writer:
+    with VideoWriter(
+        out, 3 * side + 8, 2 * (side + 24), FPS, SAMPLE_RATE, mark('demonstration with rendered inputs')
+    ) as writer:
         writer.write_audio(wave)
-        for k, (pose, emotion, made, true) in enumerate(zip(pingpong(inputs['pose'], T), pingpong(inputs['emotion'], T), video_frames(result), answer)):
-            writer.write(np.concatenate([row(picture, tile(pose, side, 'pose video'), tile(emotion, side, 'emotion video')),
-                                         row(tile(speech.at(k/FPS), side, 'speech'), tile(made, side, 'result'), tile(true, side, 'exact answer'))]))
+        for k, (pose, emotion, made, true) in enumerate(
+            zip(pingpong(inputs['pose'], T), pingpong(inputs['emotion'], T), video_frames(result), answer)
+        ):
+            writer.write(
+                np.concatenate(
+                    [
+                        row(picture, tile(pose, side, 'pose video'), tile(emotion, side, 'emotion video')),
+                        row(
+                            tile(speech.at(k / FPS), side, 'speech'),
+                            tile(made, side, 'result'),
+                            tile(true, side, 'exact answer'),
+                        ),
+                    ]
+                )
+            )
 
-def demo_gif(out:Path, inputs:dict, result:Path, T:int, side:int=128, every:int=3):
+
+def demo_gif(out: Path, inputs: dict, result: Path, T: int, side: int = 128, every: int = 3):
     "The silent short form: identity picture, pose video, emotion video, result."
     from speak.data.media import pingpong
     from speak.pipeline import mark
-    picture = read_image(inputs['identity'])
-    sheets = [np.concatenate([tile(f, side, n) for f, n in ((picture, 'identity'), (pose, 'pose'), (emotion, 'emotion'), (made, 'result'))], 1)
-              for k, (pose, emotion, made) in enumerate(zip(pingpong(inputs['pose'], T), pingpong(inputs['emotion'], T), video_frames(result))) if k % every == 0]
-    # One palette for all frames, without dithering: colours stand still and the file stays small.
-    palette = Image.fromarray(np.concatenate(sheets[::max(1, len(sheets)//6)])).quantize(128)
-    first, *rest = [Image.fromarray(s).quantize(palette=palette, dither=Image.Dither.NONE) for s in sheets]
-    with part_file(out, '.gif') as part: first.save(part, format='gif', save_all=True, append_images=rest, duration=1000*every//FPS, loop=0, comment=mark('demonstration')['comment'].encode())
 
-def demo_grid(pipe, truths:dict, columns:int=5, side:int=192)->np.ndarray: # uint8 (H,W,3)
+    picture = read_image(inputs['identity'])
+    sheets = [
+        np.concatenate(
+            [
+                tile(f, side, n)
+                for f, n in ((picture, 'identity'), (pose, 'pose'), (emotion, 'emotion'), (made, 'result'))
+            ],
+            1,
+        )
+        for k, (pose, emotion, made) in enumerate(
+            zip(pingpong(inputs['pose'], T), pingpong(inputs['emotion'], T), video_frames(result))
+        )
+        if k % every == 0
+    ]
+    # One palette for all frames, without dithering: colours stand still and the file stays small.
+    palette = Image.fromarray(np.concatenate(sheets[:: max(1, len(sheets) // 6)])).quantize(128)
+    first, *rest = [Image.fromarray(s).quantize(palette=palette, dither=Image.Dither.NONE) for s in sheets]
+    with part_file(out, '.gif') as part:
+        first.save(
+            part,
+            format='gif',
+            save_all=True,
+            append_images=rest,
+            duration=1000 * every // FPS,
+            loop=0,
+            comment=mark('demonstration')['comment'].encode(),
+        )
+
+
+def demo_grid(pipe, truths: dict, columns: int = 5, side: int = 192) -> np.ndarray:  # uint8 (H,W,3)
     "A row for all inputs as they are, and one for each input changed alone."
     from speak.data.media import pingpong_index
     from speak.data.speech import sentence
     from speak.data.synthetic import recombine, render
-    size, small, wide = max(64, pipe.size), side//3, 256
-    clip = {k: render(t, size).frames if 'identity' not in k else render(t, size, [0]).frames for k, t in truths.items() if 'speech' not in k}
-    rows = [text_block('small, from left: pose video, emotion video, exact answer; large: result', wide + columns*side, 28)]
+
+    size, small, wide = max(64, pipe.size), side // 3, 256
+    clip = {
+        k: render(t, size).frames if 'identity' not in k else render(t, size, [0]).frames
+        for k, t in truths.items()
+        if 'speech' not in k
+    }
+    rows = [
+        text_block(
+            'small, from left: pose video, emotion video, exact answer; large: result', wide + columns * side, 28
+        )
+    ]
     for changed in (None, 'pose', 'emotion', 'identity', 'speech'):
         use = {k: f'other {k}' if k == changed else k for k in ('identity', 'speech', 'pose', 'emotion')}
         speech, picture = truths[use['speech']], clip[use['identity']][0]
-        frames = pipe(picture, speech.wave, clip[use['pose']], clip[use['emotion']], crop=False)  # rendered heads are framed already
-        at = np.linspace(0, len(frames) - 1, columns + 2).round().astype(int)[1:-1]               # neither the first nor the last, which are silent
+        frames = pipe(
+            picture, speech.wave, clip[use['pose']], clip[use['emotion']], crop=False
+        )  # rendered heads are framed already
+        at = (
+            np.linspace(0, len(frames) - 1, columns + 2).round().astype(int)[1:-1]
+        )  # neither the first nor the last, which are silent
         answers = render(recombine(*(truths[use[k]] for k in use)), size, at).frames
         played = {k: clip[use[k]][pingpong_index(len(clip[use[k]]), len(frames))[at]] for k in ('pose', 'emotion')}
-        body = np.concatenate([np.concatenate([np.concatenate([tile(f, small) for f in top], 1), tile(frames[i], side)])
-                               for i, *top in zip(at, played['pose'], played['emotion'], answers)], 1)
-        left = np.concatenate([text_block('as given' if changed is None else f'another {changed}', wide, 40, 18),
-                               np.pad(tile(picture, 128), ((0, 0), (8, wide - 136), (0, 0)), constant_values=GROUND[0]),
-                               text_block(f'“{sentence(speech.factors.sentence)}”', wide, body.shape[0] - 168)])
-        rows += [np.full((6, wide + columns*side, 3), 80, np.uint8), np.concatenate([left, body], 1)]
+        body = np.concatenate(
+            [
+                np.concatenate([np.concatenate([tile(f, small) for f in top], 1), tile(frames[i], side)])
+                for i, *top in zip(at, played['pose'], played['emotion'], answers)
+            ],
+            1,
+        )
+        left = np.concatenate(
+            [
+                text_block('as given' if changed is None else f'another {changed}', wide, 40, 18),
+                np.pad(tile(picture, 128), ((0, 0), (8, wide - 136), (0, 0)), constant_values=GROUND[0]),
+                text_block(f'“{sentence(speech.factors.sentence)}”', wide, body.shape[0] - 168),
+            ]
+        )
+        rows += [np.full((6, wide + columns * side, 3), 80, np.uint8), np.concatenate([left, body], 1)]
     return np.concatenate(rows)
+
 
 DEMO_FILES = ('identity.png', 'speech.wav', 'pose.mp4', 'emotion.mp4', 'result.mp4', 'demo.mp4', 'demo.gif', 'grid.png')
 
-def check_demo_folder(out:Path):
+
+def check_demo_folder(out: Path):
     "`SpeakError` if the folder holds files of the demo's names that no demo wrote."
     from speak.pipeline import is_marked
-    theirs = [name for name in DEMO_FILES if (out/name).exists()]
-    made = (out/'identity.png').is_file() and is_marked(picture_tags(out/'identity.png'))  # what a demo writes first
-    if theirs and not made: raise SpeakError(f"{out} holds {theirs[0]}, which no demo wrote and this one would replace: give another folder.")
+
+    theirs = [name for name in DEMO_FILES if (out / name).exists()]
+    made = (out / 'identity.png').is_file() and is_marked(
+        picture_tags(out / 'identity.png')
+    )  # what a demo writes first
+    if theirs and not made:
+        raise SpeakError(
+            f"{out} holds {theirs[0]}, which no demo wrote and this one would replace: give another folder."
+        )
+
 
 def demo(args):
     "`speak demo`: inputs, result, and pictures that show what each input does."
     from speak.data.synthetic import recombine, render
     from speak.pipeline import SpeakPipeline, mark
+
     start, out = time.perf_counter(), Path(args.out)
     check_demo_folder(out)
     pipe = SpeakPipeline.from_pretrained(args.weights, args.device)
-    try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise SpeakError(f"{out} cannot be made a folder ({e.strerror}): give the path of a folder to write to.") from None
-    said = lambda name, what: print(f'{time.perf_counter() - start:6.1f} s  {out/name}: {what}', flush=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise SpeakError(
+            f"{out} cannot be made a folder ({e.strerror}): give the path of a folder to write to."
+        ) from None
+    said = lambda name, what: print(f'{time.perf_counter() - start:6.1f} s  {out / name}: {what}', flush=True)
     truths = demo_truths()
     inputs = demo_inputs(out, truths)
-    for k, p in inputs.items(): said(p.name, f'input, {k}')
-    pipe(**inputs, out=out/'result.mp4', progress=True)
+    for k, p in inputs.items():
+        said(p.name, f'input, {k}')
+    pipe(**inputs, out=out / 'result.mp4', progress=True)
     said('result.mp4', f'what the four inputs make, {pipe.size}x{pipe.size}')
     answer = render(recombine(truths['identity'], truths['speech'], truths['pose'], truths['emotion']), 192).frames
-    demo_video(out/'demo.mp4', inputs, out/'result.mp4', answer, truths)
+    demo_video(out / 'demo.mp4', inputs, out / 'result.mp4', answer, truths)
     said('demo.mp4', 'inputs, result and exact answer side by side, with sound')
-    demo_gif(out/'demo.gif', inputs, out/'result.mp4', len(truths['speech']))
+    demo_gif(out / 'demo.gif', inputs, out / 'result.mp4', len(truths['speech']))
     said('demo.gif', 'the same, short and silent')
-    write_image(out/'grid.png', demo_grid(pipe, truths), mark('grid of generated frames'))
+    write_image(out / 'grid.png', demo_grid(pipe, truths), mark('grid of generated frames'))
     said('grid.png', 'pose, emotion, identity and speech, each changed alone')
 
 # %% ../nbs/cli.ipynb #de17f377
 @dataclass(frozen=True)
 class Part:
     "A file of weights that others trained."
-    name:str
-    file:Path       # where it is looked for
-    megabytes:int
-    checksum:str    # how its SHA-256 begins; '' where its owner publishes none
-    licence:str
-    address:str
-    without:str     # what works without it
 
-def pretrained_parts()->list: # of `Part`
+    name: str
+    file: Path  # where it is looked for
+    megabytes: int
+    checksum: str  # how its SHA-256 begins; '' where its owner publishes none
+    licence: str
+    address: str
+    without: str  # what works without it
+
+
+def pretrained_parts() -> list:  # of `Part`
     "Every file trained elsewhere that this package can use."
     import torch
     from huggingface_hub import constants, try_to_load_from_cache
     from torchvision.models import VGG19_Weights
+
     from speak.config import PRESETS
     from speak.data.faces import FACE_ALIGNMENT_WEIGHTS
-    hub, cache = PRESETS['paper']['audio_checkpoint'], Path(torch.hub.get_dir())/'checkpoints'
+
+    hub, cache = PRESETS['paper']['audio_checkpoint'], Path(torch.hub.get_dir()) / 'checkpoints'
     found = try_to_load_from_cache(hub, 'model.safetensors')
-    wav2vec2 = Path(found) if isinstance(found, str) else Path(constants.HF_HUB_CACHE)/f"models--{hub.replace('/', '--')}"/'snapshots'/'*'/'model.safetensors'
+    wav2vec2 = (
+        Path(found)
+        if isinstance(found, str)
+        else Path(constants.HF_HUB_CACHE)
+        / f"models--{hub.replace('/', '--')}"
+        / 'snapshots'
+        / '*'
+        / 'model.safetensors'
+    )
     vgg = VGG19_Weights.IMAGENET1K_V1.url
     hashed = lambda url: re.search(r'-([0-9a-f]{8,})\.', url)[1]
     marks = 'all but landmarks of your own clips: prepared clips bring theirs, the embedded corpus knows its own'
-    return [Part('wav2vec 2.0', wav2vec2, 378, '', 'Apache-2.0', f'model hub: {hub}', "all presets but 'paper'"),
-            Part('VGG-19', cache/vgg.rsplit('/', 1)[1], 548, hashed(vgg), 'BSD-3-Clause', vgg, "all presets but 'paper', and that one with vgg_weights=random"),
-            *[Part('face-alignment', cache/f, size, hashed(f), 'BSD-3-Clause', FACE_ALIGNMENT_WEIGHTS[f], marks)
-              for f, size in zip(FACE_ALIGNMENT_WEIGHTS, (86, 92))]]
+    return [
+        Part('wav2vec 2.0', wav2vec2, 378, '', 'Apache-2.0', f'model hub: {hub}', "all presets but 'paper'"),
+        Part(
+            'VGG-19',
+            cache / vgg.rsplit('/', 1)[1],
+            548,
+            hashed(vgg),
+            'BSD-3-Clause',
+            vgg,
+            "all presets but 'paper', and that one with vgg_weights=random",
+        ),
+        *[
+            Part('face-alignment', cache / f, size, hashed(f), 'BSD-3-Clause', FACE_ALIGNMENT_WEIGHTS[f], marks)
+            for f, size in zip(FACE_ALIGNMENT_WEIGHTS, (86, 92))
+        ],
+    ]
 
 # %% ../nbs/cli.ipynb #9b622f11
 def check_media():
     import av
-    for name in ('libx264', 'aac'): av.codec.Codec(name, 'w')
+
+    for name in ('libx264', 'aac'):
+        av.codec.Codec(name, 'w')
     return f'H.264 and AAC come with PyAV {av.__version__}; no ffmpeg is needed'
+
 
 def check_face():
     from speak.data.faces import find_face
     from speak.data.synthetic import render
+
     box = find_face(render(demo_truths()['identity'], 128, [0]).frames[0], 'a rendered head')
     return f'finds the face of a rendered head ({box.width:.0f} of 128 pixels)'
 
+
 def check_voices():
     from speak.data.speech import VOICES, sentence, speak_text
-    for voice in range(len(VOICES)): speak_text(sentence(SENTENCE), voice)
+
+    for voice in range(len(VOICES)):
+        speak_text(sentence(SENTENCE), voice)
     return f'{len(VOICES)} voices of espeak-ng speak'
+
 
 def check_weights():
     from speak.pipeline import DEFAULT_WEIGHTS, find_weights, load_talker
+
     config, weights = find_weights(DEFAULT_WEIGHTS)
     talker = load_talker(config, weights)
-    return f"'{DEFAULT_WEIGHTS}', {weights.stat().st_size/1e6:.1f} MB, preset {talker.config.preset}, {sum(p.numel() for p in talker.parameters())/1e6:.1f} million weights, frames of {talker.config.size}x{talker.config.size}"
+    return f"'{DEFAULT_WEIGHTS}', {weights.stat().st_size / 1e6:.1f} MB, preset {talker.config.preset}, {sum(p.numel() for p in talker.parameters()) / 1e6:.1f} million weights, frames of {talker.config.size}x{talker.config.size}"
 
-CHECKS = {'shipped weights': (check_weights, True), 'media': (check_media, True), 'face detector': (check_face, True), 'voices': (check_voices, False)}  # whether `speak generate` needs it
 
-def describe_file(path)->str:
+CHECKS = {
+    'shipped weights': (check_weights, True),
+    'media': (check_media, True),
+    'face detector': (check_face, True),
+    'voices': (check_voices, False),
+}  # whether `speak generate` needs it
+
+
+def describe_file(path) -> str:
     "What a media file holds, and whether this package marked it as generated."
     from speak.pipeline import is_marked
+
     tags = picture_tags(path)
     if kind_of(path) == 'picture':
         height, width = read_image(path).shape[:2]  # to its end, or a sentence
@@ -246,32 +421,52 @@ def describe_file(path)->str:
         info = probe(path)
         tags = {**tags, **info.metadata}
         turned = f', turned by {info.rotation} degrees' if info.rotation else ''
-        channels = f"{info.channels} channel{'s'*(info.channels > 1)}"
+        channels = f"{info.channels} channel{'s' * (info.channels > 1)}"
         parts = [f'{info.width}x{info.height} at {info.fps:.4g} frames a second{turned}'] if info.has_video else []
-        if info.has_audio: parts.append(f'sound of {channels} at {info.sample_rate} Hz')
+        if info.has_audio:
+            parts.append(f'sound of {channels} at {info.sample_rate} Hz')
         what = f"{info.duration_s:.2f} s, {'; '.join(parts)}"
     comment = next((v for k, v in tags.items() if k.lower() == 'comment'), '')
-    return f'{path}: {what}\n' + (f'  generated by speak: {comment}' if is_marked(tags) else '  not marked as generated by speak, which does not prove that it is a recording')
+    return f'{path}: {what}\n' + (
+        f'  generated by speak: {comment}'
+        if is_marked(tags)
+        else '  not marked as generated by speak, which does not prove that it is a recording'
+    )
 
-def doctor(args)->int: # exit status
+
+def doctor(args) -> int:  # exit status
     "`speak doctor`: what is present, and what works without the rest; or what a file is."
-    if args.file: print(describe_file(args.file)); return 0
+    if args.file:
+        print(describe_file(args.file))
+        return 0
     import platform
     from importlib.metadata import version
+
     import torch
-    print(f"speak {__version__}, Python {platform.python_version()}, " + ', '.join(f'{p} {version(p)}' for p in ('torch', 'torchvision', 'transformers', 'av', 'numpy', 'safetensors')))
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    print(f"device           {', '.join(gpus) if gpus else f'CPU, {torch.get_num_threads()} threads ({os.cpu_count()} cores)'}")
+
+    print(
+        f"speak {__version__}, Python {platform.python_version()}, "
+        + ', '.join(f'{p} {version(p)}' for p in ('torch', 'torchvision', 'transformers', 'av', 'numpy', 'safetensors'))
+    )
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    print(
+        f"device           {', '.join(gpus) if gpus else f'CPU, {torch.get_num_threads()} threads ({os.cpu_count()} cores)'}"
+    )
     works = True
     for name, (check, needed) in CHECKS.items():
-        try: print(f'{name:<16} ok: {check()}')
+        try:
+            print(f'{name:<16} ok: {check()}')
         except Exception as e:  # whatever it is, the other checks are to be seen too
             works = works and not needed
             print(f'{name:<16} MISSING: {e}')
     print('trained by others, none of them needed by the shipped weights:')
     for p in pretrained_parts():
-        print(f"  {p.name:<15}{'present' if p.file.is_file() else 'absent '}  {p.megabytes} MB, {p.licence}, {f'SHA-256 {p.checksum}..., ' if p.checksum else ''}{p.address}\n"
-              f"                 goes to {p.file}; without it work {p.without}")
+        print(
+            f"  {p.name:<15}{'present' if p.file.is_file() else 'absent '}  {p.megabytes} MB, {p.licence}, {f'SHA-256 {p.checksum}..., ' if p.checksum else ''}{p.address}\n"
+            f"                 goes to {p.file}; without it work {p.without}"
+        )
     print('`speak generate` can run' if works else '`speak generate` cannot run: see MISSING above')
     return 0 if works else 1
 
@@ -279,94 +474,199 @@ def doctor(args)->int: # exit status
 def prepare_corpus(args):
     "`speak prepare`: a corpus as downloaded becomes clips."
     from speak.data.prepare import on_cluster, prepare
+
     with on_cluster(args.cluster):
-        print(prepare(args.corpus, args.source, args.out, None if args.cluster else args.jobs, args.shard, size=args.size, detector=args.detector, device=args.device, shortest_s=args.shortest, upscale=args.upscale, need_sound=not args.allow_silent, track=args.track))
+        print(
+            prepare(
+                args.corpus,
+                args.source,
+                args.out,
+                None if args.cluster else args.jobs,
+                args.shard,
+                size=args.size,
+                detector=args.detector,
+                device=args.device,
+                shortest_s=args.shortest,
+                upscale=args.upscale,
+                need_sound=not args.allow_silent,
+                track=args.track,
+            )
+        )
     print(f'next: speak align {args.out}')
     print(f'then: papermill nbs/train.ipynb OUT.ipynb -p preset small -p data {args.out} -p run_dir runs/NAME')
+
 
 def align_corpus(args):
     "`speak align`: by how many frames the sound of each clip is ahead, into the clips' table."
     from speak.data.report import align
+
     found = align(args.folder)
-    for _, r in found.iterrows(): print(f"{r['clip']}: {f'{r.measured:+d} frames' if r.clear else 'no clear answer'}, offset {r.offset:+d}")
-    print(f"{len(found)} clips with sound and a known mouth, {int(found.clear.sum())} clear, {int((found.clear & (found.measured != 0)).sum())} moved; positive: the sound was ahead")
+    for _, r in found.iterrows():
+        print(f"{r['clip']}: {f'{r.measured:+d} frames' if r.clear else 'no clear answer'}, offset {r.offset:+d}")
+    print(
+        f"{len(found)} clips with sound and a known mouth, {int(found.clear.sum())} clear, {int((found.clear & (found.measured != 0)).sum())} moved; positive: the sound was ahead"
+    )
 
 # %% ../nbs/cli.ipynb #457baa4e
 def _parser():
-    parser = argparse.ArgumentParser('speak', description='Speech-driven talking heads with control of pose and emotion (SPEAK, arXiv 2405.07257).',
-                                     epilog="Use a person's picture or voice only with their consent. Generated files say so in their metadata.")
+    parser = argparse.ArgumentParser(
+        'speak',
+        description='Speech-driven talking heads with control of pose and emotion (SPEAK, arXiv 2405.07257).',
+        epilog="Use a person's picture or voice only with their consent. Generated files say so in their metadata.",
+    )
     parser.add_argument('--version', action='version', version=f'speak {__version__}')
     commands = parser.add_subparsers(required=True, metavar='{generate,demo,prepare,align,doctor}')
+
     def command(name, run, help, network=True):
         p = commands.add_parser(name, help=help, description=help)
         p.set_defaults(run=run)
         if network:
-            p.add_argument('--weights', default='tiny', metavar='NAME', help="shipped weights, a folder, or a model's id on the hub (default: tiny)")
+            p.add_argument(
+                '--weights',
+                default='tiny',
+                metavar='NAME',
+                help="shipped weights, a folder, or a model's id on the hub (default: tiny)",
+            )
             p.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
         return p
+
     p = command('generate', generate, 'Four files in, a talking-head video out.')
     p.add_argument('--identity', required=True, metavar='IMAGE', help='picture of one person: who')
-    p.add_argument('--audio', required=True, metavar='SOUND', help='sound, or a video with sound: what is said; sets the length')
+    p.add_argument(
+        '--audio', required=True, metavar='SOUND', help='sound, or a video with sound: what is said; sets the length'
+    )
     p.add_argument('--pose', metavar='VIDEO', help="how the head moves (default: the picture's pose)")
     p.add_argument('--emotion', metavar='VIDEO', help="what the face feels (default: the picture's emotion)")
     p.add_argument('--out', required=True, metavar='OUT.mp4', help='what to write')
-    p.add_argument('--track', type=int, metavar='N', help='number of the sound track, from 1 (default: the one marked as the default, or the first that is not silent)')
+    p.add_argument(
+        '--track',
+        type=int,
+        metavar='N',
+        help='number of the sound track, from 1 (default: the one marked as the default, or the first that is not silent)',
+    )
     p = command('demo', demo, 'The main job on rendered inputs, and pictures of what each input does.')
     p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write to')
-    p = command('prepare', prepare_corpus, 'A corpus as downloaded becomes clips that training reads; started again, it goes on.', network=False)
-    p.add_argument('--corpus', required=True, metavar='KIND', help='voxceleb1, voxceleb2, vox_metadata, mead, cremad, hdtf, or folder for any folder of videos')
+    p = command(
+        'prepare',
+        prepare_corpus,
+        'A corpus as downloaded becomes clips that training reads; started again, it goes on.',
+        network=False,
+    )
+    p.add_argument(
+        '--corpus',
+        required=True,
+        metavar='KIND',
+        help='voxceleb1, voxceleb2, vox_metadata, mead, cremad, hdtf, or folder for any folder of videos',
+    )
     p.add_argument('--source', required=True, metavar='FOLDER', help='the corpus as downloaded')
     p.add_argument('--out', required=True, metavar='FOLDER', help='where the clips go')
     p.add_argument('--size', type=int, default=256, metavar='PIXELS', help='side of the pictures (default: 256)')
-    p.add_argument('--detector', default='auto', metavar='NAME', help="skimage, face-alignment, or auto: the latter where it is installed (default: auto)")
+    p.add_argument(
+        '--detector',
+        default='auto',
+        metavar='NAME',
+        help="skimage, face-alignment, or auto: the latter where it is installed (default: auto)",
+    )
     p.add_argument('--device', default='cpu', help='of face-alignment: cpu, cuda, ... (default: cpu)')
-    p.add_argument('--shortest', type=float, default=1., metavar='SECONDS', help='shorter clips are refused (default: 1)')
-    p.add_argument('--upscale', type=float, default=2., metavar='FACTOR', help='by which a face may be enlarged at most (default: 2)')
-    p.add_argument('--allow-silent', action='store_true', help='keep clips without sound; they teach pose and emotion, not speech')
-    p.add_argument('--track', type=int, default=0, metavar='N', help='number of the sound track, from 1 (default: as for generate)')
-    p.add_argument('--shard', type=int, default=0, metavar='N', help='tar shards of N recordings instead of a plain folder of clips')
+    p.add_argument(
+        '--shortest', type=float, default=1.0, metavar='SECONDS', help='shorter clips are refused (default: 1)'
+    )
+    p.add_argument(
+        '--upscale',
+        type=float,
+        default=2.0,
+        metavar='FACTOR',
+        help='by which a face may be enlarged at most (default: 2)',
+    )
+    p.add_argument(
+        '--allow-silent', action='store_true', help='keep clips without sound; they teach pose and emotion, not speech'
+    )
+    p.add_argument(
+        '--track', type=int, default=0, metavar='N', help='number of the sound track, from 1 (default: as for generate)'
+    )
+    p.add_argument(
+        '--shard',
+        type=int,
+        default=0,
+        metavar='N',
+        help='tar shards of N recordings instead of a plain folder of clips',
+    )
     p.add_argument('--jobs', type=int, default=-1, metavar='N', help='processes (default: one per core)')
-    p.add_argument('--cluster', default='', metavar='ADDRESS', help='of a dask scheduler whose workers do the work, like tcp://HOST:8786')
-    p = command('align', align_corpus, 'Measure how far sound and mouth of prepared clips are apart, and move the sound when they are read.', network=False)
-    p.add_argument('folder', metavar='FOLDER', help='prepared clips, in shards or not; the column offset of its clips.csv is written')
-    p = command('doctor', doctor, 'What is installed and what works; or what a file is and whether it is marked as generated.', network=False)
+    p.add_argument(
+        '--cluster',
+        default='',
+        metavar='ADDRESS',
+        help='of a dask scheduler whose workers do the work, like tcp://HOST:8786',
+    )
+    p = command(
+        'align',
+        align_corpus,
+        'Measure how far sound and mouth of prepared clips are apart, and move the sound when they are read.',
+        network=False,
+    )
+    p.add_argument(
+        'folder',
+        metavar='FOLDER',
+        help='prepared clips, in shards or not; the column offset of its clips.csv is written',
+    )
+    p = command(
+        'doctor',
+        doctor,
+        'What is installed and what works; or what a file is and whether it is marked as generated.',
+        network=False,
+    )
     p.add_argument('file', nargs='?', metavar='FILE', help='a picture, video or sound to look at')
     return parser
+
 
 def _values_joined(words):
     "`--audio -a.wav` as `--audio=-a.wav`: a file's name may begin like an option"
     out, options = [], {'--identity', '--audio', '--pose', '--emotion', '--out', '--source', '--weights'}
     for w in words:
-        if out and out[-1] in options and w.startswith('-') and not w.startswith('--'): out[-1] += f'={w}'
-        else: out.append(w)
+        if out and out[-1] in options and w.startswith('-') and not w.startswith('--'):
+            out[-1] += f'={w}'
+        else:
+            out.append(w)
     return out
+
 
 @contextlib.contextmanager
 def plain_words():
     "What is to be said goes to standard error, a line each, without what libraries would add; no name is too foreign to print."
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     told = logging.StreamHandler()
     told.setFormatter(logging.Formatter('speak: note: %(message)s'))
     log = logging.getLogger('speak')
     log.addHandler(told)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        try: yield
-        finally: log.removeHandler(told)
+        try:
+            yield
+        finally:
+            log.removeHandler(told)
 
-def main(argv=None # words after `speak`; None takes the command line's
-        )->int:    # exit status
+
+def main(
+    argv=None,  # words after `speak`; None takes the command line's
+) -> int:  # exit status
     "The `speak` command."
     args = _parser().parse_args(_values_joined(sys.argv[1:] if argv is None else argv))
-    with plain_words(), stopping(limit=5.) as stop:
-        try: return args.run(args) or 0
-        except (KeyboardInterrupt, Exception) as e: error = e   # libraries may have made another error of what a signal raised
+    with plain_words(), stopping(limit=5.0) as stop:
+        try:
+            return args.run(args) or 0
+        except (KeyboardInterrupt, Exception) as e:
+            error = e  # libraries may have made another error of what a signal raised
     if stop.signal or isinstance(error, KeyboardInterrupt):
-        with contextlib.suppress(OSError): print('speak: stopped', file=sys.stderr)   # the terminal may be gone
+        with contextlib.suppress(OSError):
+            print('speak: stopped', file=sys.stderr)  # the terminal may be gone
         return 128 + (stop.signal or signal.SIGINT)
-    if isinstance(error, SpeakError): message = str(error)
-    elif isinstance(error, OSError): message = f"{error.filename or 'The output'} could not be read or written: {error.strerror or error}."
-    else: raise error
+    if isinstance(error, SpeakError):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = f"{error.filename or 'The output'} could not be read or written: {error.strerror or error}."
+    else:
+        raise error
     print(f"speak: error: {' '.join(message.split())}", file=sys.stderr)
     return 1

@@ -7,19 +7,22 @@ __all__ = ['FPS', 'SAMPLE_RATE', 'FACTORS', 'HOLDABLE', 'PRESETS', 'CHOICES', 'S
            'config_from_json', 'EMOTIONS']
 
 # %% ../nbs/config.ipynb #92a755d6
-import dataclasses, difflib, json
+import dataclasses
+import difflib
+import json
 from dataclasses import dataclass
 from typing import get_type_hints
+
 from . import caches  # before anything imports torchvision or transformers
 from .labels import EMOTIONS
 
 _all_ = ['EMOTIONS']
 
 # %% ../nbs/config.ipynb #23d7ff1b
-FPS = 30              # video frames per second inside the package (paper, section 4.1)
+FPS = 30  # video frames per second inside the package (paper, section 4.1)
 SAMPLE_RATE = 16_000  # audio samples per second, mono
-FACTORS = ('identity','emotion','pose')   # what the three encoders read (paper, section 3.1)
-HOLDABLE = (*FACTORS, 'matte', 'audio')   # see `Config.held`
+FACTORS = ('identity', 'emotion', 'pose')  # what the three encoders read (paper, section 3.1)
+HOLDABLE = (*FACTORS, 'matte', 'audio')  # see `Config.held`
 
 # %% ../nbs/config.ipynb #6a7b6435
 class SpeakError(Exception):
@@ -29,172 +32,624 @@ class SpeakError(Exception):
 @dataclass(frozen=True)
 class Config:
     "Everything that decides what a run does; made by `configure`."
-    preset:str
+
+    preset: str
     # frames and networks
-    size:int               # height and width of a frame, pixels
-    block:str              # encoders: 'basic' or 'bottleneck'
-    depths:tuple           # encoders: blocks per stage
-    width:int              # encoders: channels of the first stage
-    code:int               # size of the identity, emotion and pose codes (D)
-    norm:str               # encoders: 'batch' or 'group'
-    grid:int               # encoders: cells per side of the pooled map
-    channels:dict          # generator: {resolution: channels}
-    latent:int             # size of F and of the facial code
-    coarse:int             # generator: lowest resolution of the maps path
-    identity_path:str      # 'code' (printed) or 'maps'
-    audio_width:int        # wav2vec 2.0: hidden size
-    audio_layers:int       # wav2vec 2.0: transformer layers
-    audio_heads:int
-    audio_conv:int         # wav2vec 2.0: channels of the convolutions
-    audio_layout:str       # wav2vec 2.0: 'base' (what pre-trained weights need) or 'local' (a limited reach, so that sound can be streamed)
-    audio_checkpoint:str   # pre-trained weights that training starts from; '' starts anew
-    editor_blocks:int
-    disc_width:int
-    sync_width:int
-    sync_embed:int
-    sync_size:int          # height and width of a mouth crop
-    vgg_width:int
-    vgg_stages:int         # perceptual: of its five blocks, how many count
-    vgg_weights:str        # 'imagenet', 'random', or a safetensors file in VGG-19's layout
+    size: int  # height and width of a frame, pixels
+    block: str  # encoders: 'basic' or 'bottleneck'
+    depths: tuple  # encoders: blocks per stage
+    width: int  # encoders: channels of the first stage
+    code: int  # size of the identity, emotion and pose codes (D)
+    norm: str  # encoders: 'batch' or 'group'
+    grid: int  # encoders: cells per side of the pooled map
+    channels: dict  # generator: {resolution: channels}
+    latent: int  # size of F and of the facial code
+    coarse: int  # generator: lowest resolution of the maps path
+    identity_path: str  # 'code' (printed) or 'maps'
+    audio_width: int  # wav2vec 2.0: hidden size
+    audio_layers: int  # wav2vec 2.0: transformer layers
+    audio_heads: int
+    audio_conv: int  # wav2vec 2.0: channels of the convolutions
+    audio_layout: str  # wav2vec 2.0: 'base' (what pre-trained weights need) or 'local' (a limited reach, so that sound can be streamed)
+    audio_checkpoint: str  # pre-trained weights that training starts from; '' starts anew
+    editor_blocks: int
+    disc_width: int
+    sync_width: int
+    sync_embed: int
+    sync_size: int  # height and width of a mouth crop
+    vgg_width: int
+    vgg_stages: int  # perceptual: of its five blocks, how many count
+    vgg_weights: str  # 'imagenet', 'random', or a safetensors file in VGG-19's layout
     # training
-    batch_sync:int         # clips
-    batch_irfd:int         # pairs
-    batch_talker:int       # windows
-    batch_singles:int      # single frames: three steps of four in stage 2 draw so many instead of windows; 0 draws windows only
-    batch_labels:int       # frames a step of stage 1 of which only labels and the coarse 'flow' are learned: encoders cost little, painting much
-    steps_sync:int
-    steps_labels:int       # the first so many of steps_irfd train the encoders by labels alone, so that the generator starts with codes that mean something
-    steps_irfd:int
-    steps_talker:int
-    clips:int              # clips of the embedded corpus that a run renders
-    lr:float
-    lr_encoders:float      # of the encoders in stage 1
-    lr_encoders_talker:float # of the encoders in stage 2; 0 holds them all
-    workers:int            # processes that make batches beside the training process
-    precision:str          # 'no' (float32), 'bf16' or 'fp16', as Accelerate names them
-    weights_irfd:dict      # eq. 8
-    weights_talker:dict    # eq. 13 and 'rec'
-    mouth_weight:float     # how much more a pixel of the mouth's box counts in 'rec'
-    reach:float            # share of what painting in stage 1 asks of the codes that reaches the encoders; labels always reach them whole
-    held:tuple             # what stage 2 leaves as it finds it: encoders, of 'identity', 'emotion' and 'pose'; 'matte', which cuts pictures out, with what fills in behind, where no corpus says what covers what; 'audio', the audio encoder and what reads a mouth from it, where few voices speak
-    paint_from:float       # share of stage 2 after which frames are painted; until then only where things move is learned (loss 'flow'), which is several times cheaper
-    gan_from:float         # share of stage 2 after which the discriminator joins
+    batch_sync: int  # clips
+    batch_irfd: int  # pairs
+    batch_talker: int  # windows
+    batch_singles: (
+        int  # single frames: three steps of four in stage 2 draw so many instead of windows; 0 draws windows only
+    )
+    batch_labels: int  # frames a step of stage 1 of which only labels and the coarse 'flow' are learned: encoders cost little, painting much
+    steps_sync: int
+    steps_labels: int  # the first so many of steps_irfd train the encoders by labels alone, so that the generator starts with codes that mean something
+    steps_irfd: int
+    steps_talker: int
+    clips: int  # clips of the embedded corpus that a run renders
+    lr: float
+    lr_encoders: float  # of the encoders in stage 1
+    lr_encoders_talker: float  # of the encoders in stage 2; 0 holds them all
+    workers: int  # processes that make batches beside the training process
+    precision: str  # 'no' (float32), 'bf16' or 'fp16', as Accelerate names them
+    weights_irfd: dict  # eq. 8
+    weights_talker: dict  # eq. 13 and 'rec'
+    mouth_weight: float  # how much more a pixel of the mouth's box counts in 'rec'
+    reach: float  # share of what painting in stage 1 asks of the codes that reaches the encoders; labels always reach them whole
+    held: tuple  # what stage 2 leaves as it finds it: encoders, of 'identity', 'emotion' and 'pose'; 'matte', which cuts pictures out, with what fills in behind, where no corpus says what covers what; 'audio', the audio encoder and what reads a mouth from it, where few voices speak
+    paint_from: float  # share of stage 2 after which frames are painted; until then only where things move is learned (loss 'flow'), which is several times cheaper
+    gan_from: float  # share of stage 2 after which the discriminator joins
     # options where the paper is silent or contradicts itself; the printed form is always selectable
-    stem:str = 'resnet'        # encoders: 'resnet' (printed) or 'fine', without the first pooling
-    labels:str = 'landmarks'   # what heads are like: 'landmarks' (fitted) or 'known', exact where the corpus knows, which also knows action units and articulators
-    stills:int = 0             # people of the embedded corpus of whom `data.corpora.SyntheticStills` are rendered, for the labels of stage 1
-    shapes:int = 1             # heads on which the paint of each of these people is shown, 1: their own
-    batch_shaken:int = 0       # frames a step of stage 1 of which E_p and E_e learn labels, mirrored and shaken by `data.sampling.shaken`
-    sees:str = 'frame'         # what E_e and, with maps, E_i look at: the 'frame' (printed), or the 'face' from the front, where E_p finds the head
-    layers:str = 'one'         # with maps, 'one' flow that fades from the head outwards; 'three': head, body and background, each cut out and moved in its own way; 'filled': the same, and the background is filled in behind them once per picture
-    places:str = 'none'        # with maps, whether painting is told where on the face each place of the frame lies: 'face' or 'none'
-    light:str = 'added'        # with more layers than one, light is 'added' to what is copied, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
-    finish:str = 'blended'     # with maps, what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
-    pose_flip_tta:bool = False # whether E_p, where nothing is learned, is asked of a frame and of its mirror image (test-time augmentation)
-    corrected:str = 'none'     # with sees='face', whether what E_p says of a head is corrected by a look at the 'face' from the front, see `models.encoders.Correction`, or by 'none' (printed)
-    shown:str = 'pose'         # with maps, what of the identity picture tells the warp where it starts: 'pose', or 'face' for pose and expression
-    join:str = 'concat'        # eq. 5: 'concat' or 'sum'
-    identity_form:str = 'triplet' # eq. 1: 'triplet' or 'printed'
-    sync_target:str = 'audio'  # eq. 12: 'audio' or 'reference'
-    drive:str = 'auto'         # where a training frame's codes come from, see `data.sampling`: 'same' (printed), 'self', 'cross', or 'auto'
-    generator_init:str = 'irfd'# stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
-    eyes_weight:float = 2.     # how much more a pixel of the box around eyes and brows counts in 'rec'
-    vary_people:float = 0.     # how far stage 2 varies whom it shows, see `data.sampling.others`: 0 not at all, 1 for a corpus of fewer people than it could use
-    clip_frames:int = 0        # frames of each of those clips that are rendered, 0 for all; SyncNet wants 40
-    brief:int = 0              # clips of ten frames besides, of other people: who paints is to see many, see `data.corpora.SyntheticCorpus`
-    window:int = 5             # frames per training window of stage 2; SyncNet sees 5
-    context:int = 14           # frames of sound on either side of a window that the audio encoder hears
-    margin:float = 0.2         # eq. 1's alpha
-    ema_halflife:float = 250.  # steps in which the moving average of the weights forgets half
-    seed:int = 0
-    checkpoint_every_s:float = 120.
-    def to_json(self)->str: return json.dumps(dataclasses.asdict(self), indent=1)
+    stem: str = 'resnet'  # encoders: 'resnet' (printed) or 'fine', without the first pooling
+    labels: str = 'landmarks'  # what heads are like: 'landmarks' (fitted) or 'known', exact where the corpus knows, which also knows action units and articulators
+    stills: int = 0  # people of the embedded corpus of whom `data.corpora.SyntheticStills` are rendered, for the labels of stage 1
+    shapes: int = 1  # heads on which the paint of each of these people is shown, 1: their own
+    batch_shaken: int = (
+        0  # frames a step of stage 1 of which E_p and E_e learn labels, mirrored and shaken by `data.sampling.shaken`
+    )
+    sees: str = 'frame'  # what E_e and, with maps, E_i look at: the 'frame' (printed), or the 'face' from the front, where E_p finds the head
+    layers: str = 'one'  # with maps, 'one' flow that fades from the head outwards; 'three': head, body and background, each cut out and moved in its own way; 'filled': the same, and the background is filled in behind them once per picture
+    places: str = (
+        'none'  # with maps, whether painting is told where on the face each place of the frame lies: 'face' or 'none'
+    )
+    light: str = 'added'  # with more layers than one, light is 'added' to what is copied, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
+    finish: str = 'blended'  # with maps, what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
+    pose_flip_tta: bool = False  # whether E_p, where nothing is learned, is asked of a frame and of its mirror image (test-time augmentation)
+    corrected: str = 'none'  # with sees='face', whether what E_p says of a head is corrected by a look at the 'face' from the front, see `models.encoders.Correction`, or by 'none' (printed)
+    shown: str = 'pose'  # with maps, what of the identity picture tells the warp where it starts: 'pose', or 'face' for pose and expression
+    join: str = 'concat'  # eq. 5: 'concat' or 'sum'
+    identity_form: str = 'triplet'  # eq. 1: 'triplet' or 'printed'
+    sync_target: str = 'audio'  # eq. 12: 'audio' or 'reference'
+    drive: str = 'auto'  # where a training frame's codes come from, see `data.sampling`: 'same' (printed), 'self', 'cross', or 'auto'
+    generator_init: str = 'irfd'  # stage 2's generator starts from G_d ('irfd') or anew ('fresh', printed)
+    eyes_weight: float = 2.0  # how much more a pixel of the box around eyes and brows counts in 'rec'
+    vary_people: float = 0.0  # how far stage 2 varies whom it shows, see `data.sampling.others`: 0 not at all, 1 for a corpus of fewer people than it could use
+    clip_frames: int = 0  # frames of each of those clips that are rendered, 0 for all; SyncNet wants 40
+    brief: int = (
+        0  # clips of ten frames besides, of other people: who paints is to see many, see `data.corpora.SyntheticCorpus`
+    )
+    window: int = 5  # frames per training window of stage 2; SyncNet sees 5
+    context: int = 14  # frames of sound on either side of a window that the audio encoder hears
+    margin: float = 0.2  # eq. 1's alpha
+    ema_halflife: float = 250.0  # steps in which the moving average of the weights forgets half
+    seed: int = 0
+    checkpoint_every_s: float = 120.0
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
 
 # %% ../nbs/config.ipynb #7f337167
-_W1 = dict(identity=1., cls=1., pose=1., emotion=1., self=1., angles=0., corrected=0., actions=0., mouth=0., flow=0.) # the paper gives no weights; 'angles', 'corrected', 'actions', 'mouth' and 'flow' are ours, see losses, "Beyond eq. 8"
-_W1s = dict(identity=.1, cls=.3, pose=.02, emotion=.02, self=4., angles=1., corrected=0., actions=0., mouth=0., flow=2.) # small nets: the picture leads, and codes that need only agree do not shrink to nothing
-_W2 = dict(gan=1., sync=1., vgg=1.)                                      # eq. 13
-_W2s = dict(gan=.01, sync=.2, vgg=.3, rec=4., flow=3., surface=0., cover=0., backdrop=0., ssim=0., emotion=0., articulation=0.)   # small nets: see losses, "Beyond eq. 13"
-_W1t = {**_W1s, 'angles': 2., 'corrected': 2., 'actions': 3., 'mouth': 1.}                 # the newer recipe: what the corpus knows exactly is learned by labels
-_W2t = {**_W2s, 'flow': 10., 'surface': 5., 'cover': 5., 'backdrop': 2., 'sync': .5, 'ssim': 2., 'emotion': .3, 'articulation': 1.} # the newer recipe; `mini` keeps the one that its committed tables were made with
-_chan = lambda *c: {4*2**i: n for i, n in enumerate(c)}
+_W1 = dict(
+    identity=1.0, cls=1.0, pose=1.0, emotion=1.0, self=1.0, angles=0.0, corrected=0.0, actions=0.0, mouth=0.0, flow=0.0
+)  # the paper gives no weights; 'angles', 'corrected', 'actions', 'mouth' and 'flow' are ours, see losses, "Beyond eq. 8"
+_W1s = dict(
+    identity=0.1,
+    cls=0.3,
+    pose=0.02,
+    emotion=0.02,
+    self=4.0,
+    angles=1.0,
+    corrected=0.0,
+    actions=0.0,
+    mouth=0.0,
+    flow=2.0,
+)  # small nets: the picture leads, and codes that need only agree do not shrink to nothing
+_W2 = dict(gan=1.0, sync=1.0, vgg=1.0)  # eq. 13
+_W2s = dict(
+    gan=0.01,
+    sync=0.2,
+    vgg=0.3,
+    rec=4.0,
+    flow=3.0,
+    surface=0.0,
+    cover=0.0,
+    backdrop=0.0,
+    ssim=0.0,
+    emotion=0.0,
+    articulation=0.0,
+)  # small nets: see losses, "Beyond eq. 13"
+_W1t = {
+    **_W1s,
+    'angles': 2.0,
+    'corrected': 2.0,
+    'actions': 3.0,
+    'mouth': 1.0,
+}  # the newer recipe: what the corpus knows exactly is learned by labels
+_W2t = {
+    **_W2s,
+    'flow': 10.0,
+    'surface': 5.0,
+    'cover': 5.0,
+    'backdrop': 2.0,
+    'sync': 0.5,
+    'ssim': 2.0,
+    'emotion': 0.3,
+    'articulation': 1.0,
+}  # the newer recipe; `mini` keeps the one that its committed tables were made with
+_chan = lambda *c: {4 * 2**i: n for i, n in enumerate(c)}
 PRESETS = {
- #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      pose_flip_tta        corrected          shown          sees           labels              places          layers           light           finish            identity_path
- 'nano':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=16,    norm='group',  stem='fine',    grid=2,  channels=_chan(16,16,16,16),                 latent=16,   coarse=8,   pose_flip_tta=True,  corrected='face',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'mini':  dict(size=32,  block='basic',      depths=(1,1,1,1), width=8,   code=48,    norm='group',  stem='resnet',  grid=2,  channels=_chan(48,48,32,16),                 latent=48,   coarse=8,   pose_flip_tta=False, corrected='none',  shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='maps'),
- 'tiny':  dict(size=64,  block='basic',      depths=(1,1,2,2), width=16,  code=128,   norm='group',  stem='fine',    grid=4,  channels=_chan(48,48,96,64,48),              latent=128,  coarse=16,  pose_flip_tta=True,  corrected='face',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'small': dict(size=128, block='basic',      depths=(2,2,2,2), width=64,  code=256,   norm='group',  stem='resnet',  grid=2,  channels=_chan(256,256,192,128,64,48),       latent=256,  coarse=16,  pose_flip_tta=True,  corrected='face',  shown='face',  sees='face',   labels='known',     places='face',  layers='filled', light='turned', finish='refined', identity_path='maps'),
- 'paper': dict(size=256, block='bottleneck', depths=(3,4,6,3), width=64,  code=2048,  norm='batch',  stem='resnet',  grid=1,  channels=_chan(512,512,512,256,128,64,32),   latent=512,  coarse=16,  pose_flip_tta=False, corrected='none',  shown='pose',  sees='frame',  labels='landmarks', places='none',  layers='one',    light='added',  finish='blended', identity_path='code'),
+    #            size      block               depths            width      code        norm           stem            grid     channels of the generator                    latent       coarse      pose_flip_tta        corrected          shown          sees           labels              places          layers           light           finish            identity_path
+    'nano': dict(
+        size=32,
+        block='basic',
+        depths=(1, 1, 1, 1),
+        width=8,
+        code=16,
+        norm='group',
+        stem='fine',
+        grid=2,
+        channels=_chan(16, 16, 16, 16),
+        latent=16,
+        coarse=8,
+        pose_flip_tta=True,
+        corrected='face',
+        shown='face',
+        sees='face',
+        labels='known',
+        places='face',
+        layers='filled',
+        light='turned',
+        finish='refined',
+        identity_path='maps',
+    ),
+    'mini': dict(
+        size=32,
+        block='basic',
+        depths=(1, 1, 1, 1),
+        width=8,
+        code=48,
+        norm='group',
+        stem='resnet',
+        grid=2,
+        channels=_chan(48, 48, 32, 16),
+        latent=48,
+        coarse=8,
+        pose_flip_tta=False,
+        corrected='none',
+        shown='pose',
+        sees='frame',
+        labels='landmarks',
+        places='none',
+        layers='one',
+        light='added',
+        finish='blended',
+        identity_path='maps',
+    ),
+    'tiny': dict(
+        size=64,
+        block='basic',
+        depths=(1, 1, 2, 2),
+        width=16,
+        code=128,
+        norm='group',
+        stem='fine',
+        grid=4,
+        channels=_chan(48, 48, 96, 64, 48),
+        latent=128,
+        coarse=16,
+        pose_flip_tta=True,
+        corrected='face',
+        shown='face',
+        sees='face',
+        labels='known',
+        places='face',
+        layers='filled',
+        light='turned',
+        finish='refined',
+        identity_path='maps',
+    ),
+    'small': dict(
+        size=128,
+        block='basic',
+        depths=(2, 2, 2, 2),
+        width=64,
+        code=256,
+        norm='group',
+        stem='resnet',
+        grid=2,
+        channels=_chan(256, 256, 192, 128, 64, 48),
+        latent=256,
+        coarse=16,
+        pose_flip_tta=True,
+        corrected='face',
+        shown='face',
+        sees='face',
+        labels='known',
+        places='face',
+        layers='filled',
+        light='turned',
+        finish='refined',
+        identity_path='maps',
+    ),
+    'paper': dict(
+        size=256,
+        block='bottleneck',
+        depths=(3, 4, 6, 3),
+        width=64,
+        code=2048,
+        norm='batch',
+        stem='resnet',
+        grid=1,
+        channels=_chan(512, 512, 512, 256, 128, 64, 32),
+        latent=512,
+        coarse=16,
+        pose_flip_tta=False,
+        corrected='none',
+        shown='pose',
+        sees='frame',
+        labels='landmarks',
+        places='none',
+        layers='one',
+        light='added',
+        finish='blended',
+        identity_path='code',
+    ),
 }
 for name, row in dict(
- #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
- nano  = dict(audio_width=32,  audio_layers=2,  audio_heads=2,  audio_conv=16,  audio_layout='local', audio_checkpoint='', editor_blocks=2, disc_width=8,  sync_width=8,  sync_embed=32,   sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
- mini  = dict(audio_width=48,  audio_layers=2,  audio_heads=2,  audio_conv=32,  audio_layout='local', audio_checkpoint='', editor_blocks=2, disc_width=12, sync_width=8,  sync_embed=64,   sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
- tiny  = dict(audio_width=96,  audio_layers=2,  audio_heads=4,  audio_conv=64,  audio_layout='local', audio_checkpoint='', editor_blocks=3, disc_width=16, sync_width=16, sync_embed=128,  sync_size=32, vgg_width=8,  vgg_stages=3, vgg_weights='random'),
- small = dict(audio_width=192, audio_layers=4,  audio_heads=4,  audio_conv=128, audio_layout='local', audio_checkpoint='', editor_blocks=4, disc_width=32, sync_width=32, sync_embed=256,  sync_size=48, vgg_width=32, vgg_stages=4, vgg_weights='random'),
- paper = dict(audio_width=768, audio_layers=12, audio_heads=12, audio_conv=512, audio_layout='base', audio_checkpoint='facebook/wav2vec2-base-960h', editor_blocks=8, disc_width=64, sync_width=64, sync_embed=1024, sync_size=96, vgg_width=64, vgg_stages=5, vgg_weights='imagenet'),
-).items(): PRESETS[name].update(row)
+    #          wav2vec 2.0: width, layers, heads, convolutions, weights                       editor        discriminator   SyncNet: width, embedding, crop           perceptual: width, weights
+    nano=dict(
+        audio_width=32,
+        audio_layers=2,
+        audio_heads=2,
+        audio_conv=16,
+        audio_layout='local',
+        audio_checkpoint='',
+        editor_blocks=2,
+        disc_width=8,
+        sync_width=8,
+        sync_embed=32,
+        sync_size=32,
+        vgg_width=8,
+        vgg_stages=3,
+        vgg_weights='random',
+    ),
+    mini=dict(
+        audio_width=48,
+        audio_layers=2,
+        audio_heads=2,
+        audio_conv=32,
+        audio_layout='local',
+        audio_checkpoint='',
+        editor_blocks=2,
+        disc_width=12,
+        sync_width=8,
+        sync_embed=64,
+        sync_size=32,
+        vgg_width=8,
+        vgg_stages=3,
+        vgg_weights='random',
+    ),
+    tiny=dict(
+        audio_width=96,
+        audio_layers=2,
+        audio_heads=4,
+        audio_conv=64,
+        audio_layout='local',
+        audio_checkpoint='',
+        editor_blocks=3,
+        disc_width=16,
+        sync_width=16,
+        sync_embed=128,
+        sync_size=32,
+        vgg_width=8,
+        vgg_stages=3,
+        vgg_weights='random',
+    ),
+    small=dict(
+        audio_width=192,
+        audio_layers=4,
+        audio_heads=4,
+        audio_conv=128,
+        audio_layout='local',
+        audio_checkpoint='',
+        editor_blocks=4,
+        disc_width=32,
+        sync_width=32,
+        sync_embed=256,
+        sync_size=48,
+        vgg_width=32,
+        vgg_stages=4,
+        vgg_weights='random',
+    ),
+    paper=dict(
+        audio_width=768,
+        audio_layers=12,
+        audio_heads=12,
+        audio_conv=512,
+        audio_layout='base',
+        audio_checkpoint='facebook/wav2vec2-base-960h',
+        editor_blocks=8,
+        disc_width=64,
+        sync_width=64,
+        sync_embed=1024,
+        sync_size=96,
+        vgg_width=64,
+        vgg_stages=5,
+        vgg_weights='imagenet',
+    ),
+).items():
+    PRESETS[name].update(row)
 for name, row in dict(
- #          batches                                        steps                                                     corpus       learning                                                  losses
- nano  = dict(batch_sync=4,  batch_irfd=2,  batch_talker=2,  batch_singles=3,  batch_labels=4,  batch_shaken=4,   steps_sync=6,     steps_labels=2,   steps_irfd=6,      steps_talker=6, clips=8,     clip_frames=0,  brief=0,     stills=4,      shapes=2, lr=1e-3, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.1, weights_talker=_W2t, mouth_weight=4., paint_from=0.3, gan_from=0.5, held=(), eyes_weight=2., vary_people=0.),
- mini  = dict(batch_sync=16, batch_irfd=6,  batch_talker=6,  batch_singles=20, batch_labels=32, batch_shaken=0,   steps_sync=500,   steps_labels=400, steps_irfd=600,    steps_talker=900, clips=600,   clip_frames=0,  brief=0,     stills=0,      shapes=1, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1s, reach=1., weights_talker=_W2s, mouth_weight=4., paint_from=0.3, gan_from=0.7, held=(), eyes_weight=2., vary_people=0.),
- tiny  = dict(batch_sync=16, batch_irfd=10, batch_talker=10, batch_singles=40, batch_labels=80, batch_shaken=128, steps_sync=1500,  steps_labels=14000, steps_irfd=14100, steps_talker=15000, clips=6000,  clip_frames=40, brief=24000, stills=10000,  shapes=8, lr=1e-3, lr_encoders=1e-3, lr_encoders_talker=2e-4, workers=0, precision='no',   weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.2, gan_from=0.7, held=('emotion','pose'), eyes_weight=4., vary_people=1.),
- small = dict(batch_sync=32, batch_irfd=24, batch_talker=16, batch_singles=64, batch_labels=64, batch_shaken=128, steps_sync=4000,  steps_labels=2000, steps_irfd=10000, steps_talker=40000, clips=6000,  clip_frames=40, brief=30000, stills=10000, shapes=8, lr=5e-4, lr_encoders=5e-4, lr_encoders_talker=1e-4, workers=4, precision='bf16', weights_irfd=_W1t, reach=0.03, weights_talker=_W2t, mouth_weight=4., paint_from=0.1, gan_from=0.5, held=('emotion','pose'), eyes_weight=4., vary_people=1.),
- paper = dict(batch_sync=32, batch_irfd=8,  batch_talker=4,  batch_singles=0,  batch_labels=0,  batch_shaken=0,   steps_sync=50000, steps_labels=0,   steps_irfd=100000, steps_talker=300000, clips=10000, clip_frames=0,  brief=0,     stills=0,      shapes=1, lr=1e-4, lr_encoders=1e-4, lr_encoders_talker=0.,  workers=4, precision='bf16', weights_irfd=_W1, reach=1.,  weights_talker=_W2,  mouth_weight=1., paint_from=0., gan_from=0., held=(), eyes_weight=1., vary_people=0., drive='same', generator_init='fresh'),
-).items(): PRESETS[name].update(row)
+    #          batches                                        steps                                                     corpus       learning                                                  losses
+    nano=dict(
+        batch_sync=4,
+        batch_irfd=2,
+        batch_talker=2,
+        batch_singles=3,
+        batch_labels=4,
+        batch_shaken=4,
+        steps_sync=6,
+        steps_labels=2,
+        steps_irfd=6,
+        steps_talker=6,
+        clips=8,
+        clip_frames=0,
+        brief=0,
+        stills=4,
+        shapes=2,
+        lr=1e-3,
+        lr_encoders=5e-4,
+        lr_encoders_talker=1e-4,
+        workers=0,
+        precision='no',
+        weights_irfd=_W1t,
+        reach=0.1,
+        weights_talker=_W2t,
+        mouth_weight=4.0,
+        paint_from=0.3,
+        gan_from=0.5,
+        held=(),
+        eyes_weight=2.0,
+        vary_people=0.0,
+    ),
+    mini=dict(
+        batch_sync=16,
+        batch_irfd=6,
+        batch_talker=6,
+        batch_singles=20,
+        batch_labels=32,
+        batch_shaken=0,
+        steps_sync=500,
+        steps_labels=400,
+        steps_irfd=600,
+        steps_talker=900,
+        clips=600,
+        clip_frames=0,
+        brief=0,
+        stills=0,
+        shapes=1,
+        lr=1e-3,
+        lr_encoders=1e-3,
+        lr_encoders_talker=2e-4,
+        workers=0,
+        precision='no',
+        weights_irfd=_W1s,
+        reach=1.0,
+        weights_talker=_W2s,
+        mouth_weight=4.0,
+        paint_from=0.3,
+        gan_from=0.7,
+        held=(),
+        eyes_weight=2.0,
+        vary_people=0.0,
+    ),
+    tiny=dict(
+        batch_sync=16,
+        batch_irfd=10,
+        batch_talker=10,
+        batch_singles=40,
+        batch_labels=80,
+        batch_shaken=128,
+        steps_sync=1500,
+        steps_labels=14000,
+        steps_irfd=14100,
+        steps_talker=15000,
+        clips=6000,
+        clip_frames=40,
+        brief=24000,
+        stills=10000,
+        shapes=8,
+        lr=1e-3,
+        lr_encoders=1e-3,
+        lr_encoders_talker=2e-4,
+        workers=0,
+        precision='no',
+        weights_irfd=_W1t,
+        reach=0.03,
+        weights_talker=_W2t,
+        mouth_weight=4.0,
+        paint_from=0.2,
+        gan_from=0.7,
+        held=('emotion', 'pose'),
+        eyes_weight=4.0,
+        vary_people=1.0,
+    ),
+    small=dict(
+        batch_sync=32,
+        batch_irfd=24,
+        batch_talker=16,
+        batch_singles=64,
+        batch_labels=64,
+        batch_shaken=128,
+        steps_sync=4000,
+        steps_labels=2000,
+        steps_irfd=10000,
+        steps_talker=40000,
+        clips=6000,
+        clip_frames=40,
+        brief=30000,
+        stills=10000,
+        shapes=8,
+        lr=5e-4,
+        lr_encoders=5e-4,
+        lr_encoders_talker=1e-4,
+        workers=4,
+        precision='bf16',
+        weights_irfd=_W1t,
+        reach=0.03,
+        weights_talker=_W2t,
+        mouth_weight=4.0,
+        paint_from=0.1,
+        gan_from=0.5,
+        held=('emotion', 'pose'),
+        eyes_weight=4.0,
+        vary_people=1.0,
+    ),
+    paper=dict(
+        batch_sync=32,
+        batch_irfd=8,
+        batch_talker=4,
+        batch_singles=0,
+        batch_labels=0,
+        batch_shaken=0,
+        steps_sync=50000,
+        steps_labels=0,
+        steps_irfd=100000,
+        steps_talker=300000,
+        clips=10000,
+        clip_frames=0,
+        brief=0,
+        stills=0,
+        shapes=1,
+        lr=1e-4,
+        lr_encoders=1e-4,
+        lr_encoders_talker=0.0,
+        workers=4,
+        precision='bf16',
+        weights_irfd=_W1,
+        reach=1.0,
+        weights_talker=_W2,
+        mouth_weight=1.0,
+        paint_from=0.0,
+        gan_from=0.0,
+        held=(),
+        eyes_weight=1.0,
+        vary_people=0.0,
+        drive='same',
+        generator_init='fresh',
+    ),
+).items():
+    PRESETS[name].update(row)
 
 # %% ../nbs/config.ipynb #9e46cd9b
-CHOICES = dict(stem=('resnet','fine'), corrected=('none','face'), sees=('frame','face'), labels=('landmarks','known'), places=('none','face'), layers=('one','three','filled'), light=('added','turned'), finish=('blended','refined'), shown=('pose','face'), audio_layout=('local','base'), block=('basic','bottleneck'), norm=('batch','group'), identity_path=('code','maps'),
-               join=('concat','sum'), identity_form=('triplet','printed'), sync_target=('audio','reference'),
-               drive=('auto','same','self','cross'), generator_init=('irfd','fresh'), precision=('no','bf16','fp16'))
+CHOICES = dict(
+    stem=('resnet', 'fine'),
+    corrected=('none', 'face'),
+    sees=('frame', 'face'),
+    labels=('landmarks', 'known'),
+    places=('none', 'face'),
+    layers=('one', 'three', 'filled'),
+    light=('added', 'turned'),
+    finish=('blended', 'refined'),
+    shown=('pose', 'face'),
+    audio_layout=('local', 'base'),
+    block=('basic', 'bottleneck'),
+    norm=('batch', 'group'),
+    identity_path=('code', 'maps'),
+    join=('concat', 'sum'),
+    identity_form=('triplet', 'printed'),
+    sync_target=('audio', 'reference'),
+    drive=('auto', 'same', 'self', 'cross'),
+    generator_init=('irfd', 'fresh'),
+    precision=('no', 'bf16', 'fp16'),
+)
 
-def nearest(name:str, known)->str:
+
+def nearest(name: str, known) -> str:
     "A hint for a mistyped name."
     near = difflib.get_close_matches(str(name), list(known), 1, 0.4)
     return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}."
 
+
 def _typed(name, value, kind):
-    if kind is float and isinstance(value, int) and not isinstance(value, bool): return float(value)
-    if kind is tuple and isinstance(value, list): return tuple(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise SpeakError(f"The setting '{name}' is {value!r}, a {type(value).__name__}; it must be a {'list' if kind is tuple else kind.__name__}.")
+        raise SpeakError(
+            f"The setting '{name}' is {value!r}, a {type(value).__name__}; it must be a {'list' if kind is tuple else kind.__name__}."
+        )
     return value
 
-def configure(preset:str='tiny', # 'nano', 'mini', 'tiny', 'small' or 'paper'
-              **changes          # any field of `Config`; a dict changes only the entries that it names
-             )->Config:
+
+def configure(
+    preset: str = 'tiny',  # 'nano', 'mini', 'tiny', 'small' or 'paper'
+    **changes,  # any field of `Config`; a dict changes only the entries that it names
+) -> Config:
     "A preset's settings with the changes that a run wants."
-    if preset not in PRESETS: raise SpeakError(f"There is no preset '{preset}': {nearest(preset, PRESETS)}")
+    if preset not in PRESETS:
+        raise SpeakError(f"There is no preset '{preset}': {nearest(preset, PRESETS)}")
     row, kinds = dict(PRESETS[preset]), get_type_hints(Config)
     for name, value in changes.items():
-        if name not in kinds: raise SpeakError(f"There is no setting '{name}': {nearest(name, kinds)}")
+        if name not in kinds:
+            raise SpeakError(f"There is no setting '{name}': {nearest(name, kinds)}")
         value = _typed(name, value, kinds[name])
-        if name == 'held' and (wrong := [v for v in value if v not in HOLDABLE]): raise SpeakError(f"There is no '{wrong[0]}' to be held: {nearest(wrong[0], HOLDABLE)}")
-        if name in CHOICES and value not in CHOICES[name]: raise SpeakError(f"The setting '{name}' cannot be '{value}': {nearest(value, CHOICES[name])}")
+        if name == 'held' and (wrong := [v for v in value if v not in HOLDABLE]):
+            raise SpeakError(f"There is no '{wrong[0]}' to be held: {nearest(wrong[0], HOLDABLE)}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise SpeakError(f"The setting '{name}' cannot be '{value}': {nearest(value, CHOICES[name])}")
         if name.startswith('weights_'):
-            known = (_W1 if name == 'weights_irfd' else _W2s)
+            known = _W1 if name == 'weights_irfd' else _W2s
             for k in value:
-                if k not in known: raise SpeakError(f"There is no loss '{k}' in '{name}': {nearest(k, known)}")
+                if k not in known:
+                    raise SpeakError(f"There is no loss '{k}' in '{name}': {nearest(k, known)}")
             value = {**row[name], **value}
-            for k, v in value.items(): value[k] = _typed(f'{name}: {k}', v, float)
+            for k, v in value.items():
+                value[k] = _typed(f'{name}: {k}', v, float)
         row[name] = value
     c = Config(preset=preset, **row)
-    if c.steps_labels and not c.batch_labels: raise SpeakError(f"steps_labels is {c.steps_labels} and batch_labels 0; steps that train by labels need some frames a batch, or make both 0.")
-    if c.steps_labels >= c.steps_irfd: raise SpeakError(f"steps_labels is {c.steps_labels} of {c.steps_irfd} steps_irfd; it must be less, or the generator of stage 1 never learns.")
-    if c.paint_from and not (c.identity_path == 'maps' and c.weights_talker['flow']): raise SpeakError(f"paint_from is {c.paint_from}, but with identity_path='{c.identity_path}' and weight {c.weights_talker['flow']} of the loss 'flow' nothing learns before; make paint_from 0.")
-    if c.weights_talker['sync'] and 0 < c.clip_frames < 40: raise SpeakError(f"clip_frames is {c.clip_frames}; SyncNet learns from clips of 40 frames, so it must be at least 40, or 0 for all, or the weight of the loss 'sync' 0.")
-    if c.corrected == 'face' and c.sees != 'face': raise SpeakError(f"corrected is 'face', but sees is '{c.sees}', so nothing looks at the face from the front; make sees 'face', or corrected 'none'.")
-    if c.corrected == 'face' and not c.batch_shaken: raise SpeakError("corrected is 'face' and batch_shaken 0; the correction learns from shaken frames, so there must be some, or make corrected 'none'.")
-    if 'matte' in c.held and c.layers == 'one': raise SpeakError("held has 'matte', but layers is 'one', so nothing cuts pictures out; leave 'matte' out, or make layers 'three' or 'filled'.")
-    if c.window < 5: raise SpeakError(f"window is {c.window}; SyncNet sees five frames, so it must be at least 5.")
+    if c.steps_labels and not c.batch_labels:
+        raise SpeakError(
+            f"steps_labels is {c.steps_labels} and batch_labels 0; steps that train by labels need some frames a batch, or make both 0."
+        )
+    if c.steps_labels >= c.steps_irfd:
+        raise SpeakError(
+            f"steps_labels is {c.steps_labels} of {c.steps_irfd} steps_irfd; it must be less, or the generator of stage 1 never learns."
+        )
+    if c.paint_from and not (c.identity_path == 'maps' and c.weights_talker['flow']):
+        raise SpeakError(
+            f"paint_from is {c.paint_from}, but with identity_path='{c.identity_path}' and weight {c.weights_talker['flow']} of the loss 'flow' nothing learns before; make paint_from 0."
+        )
+    if c.weights_talker['sync'] and 0 < c.clip_frames < 40:
+        raise SpeakError(
+            f"clip_frames is {c.clip_frames}; SyncNet learns from clips of 40 frames, so it must be at least 40, or 0 for all, or the weight of the loss 'sync' 0."
+        )
+    if c.corrected == 'face' and c.sees != 'face':
+        raise SpeakError(
+            f"corrected is 'face', but sees is '{c.sees}', so nothing looks at the face from the front; make sees 'face', or corrected 'none'."
+        )
+    if c.corrected == 'face' and not c.batch_shaken:
+        raise SpeakError(
+            "corrected is 'face' and batch_shaken 0; the correction learns from shaken frames, so there must be some, or make corrected 'none'."
+        )
+    if 'matte' in c.held and c.layers == 'one':
+        raise SpeakError(
+            "held has 'matte', but layers is 'one', so nothing cuts pictures out; leave 'matte' out, or make layers 'three' or 'filled'."
+        )
+    if c.window < 5:
+        raise SpeakError(f"window is {c.window}; SyncNet sees five frames, so it must be at least 5.")
     return c
 
-def config_from_json(text:str, name:str)->Config: # name of the file, for the error
+
+def config_from_json(text: str, name: str) -> Config:  # name of the file, for the error
     "Read settings back; the inverse of `Config.to_json`."
-    try: d = json.loads(text)
-    except ValueError as e: raise SpeakError(f"{name} is not a file of settings ({e}); it must be the config.json that a run wrote.")
+    try:
+        d = json.loads(text)
+    except ValueError as e:
+        raise SpeakError(f"{name} is not a file of settings ({e}); it must be the config.json that a run wrote.")
     unknown = set(d) - {f.name for f in dataclasses.fields(Config)}
     missing = {f.name for f in dataclasses.fields(Config) if f.default is dataclasses.MISSING} - set(d)
-    if unknown or missing: raise SpeakError(f"{name} was written by another version: unknown {sorted(unknown)}, missing {sorted(missing)}; it must be the config.json of this version.")
-    d.update({n: tuple(d[n]) for n in ('depths', 'held') if n in d}); d['channels'] = {int(k): v for k, v in d['channels'].items()}
+    if unknown or missing:
+        raise SpeakError(
+            f"{name} was written by another version: unknown {sorted(unknown)}, missing {sorted(missing)}; it must be the config.json of this version."
+        )
+    d.update({n: tuple(d[n]) for n in ('depths', 'held') if n in d})
+    d['channels'] = {int(k): v for k, v in d['channels'].items()}
     return Config(**d)

@@ -8,6 +8,23 @@ __all__ = ['EMOTIONS', 'ACTION_UNITS', 'ARTICULATORS']
 # %% ../nbs/labels.ipynb #babad3b0
 EMOTIONS = ('neutral', 'angry', 'contempt', 'disgusted', 'fear', 'happy', 'sad', 'surprised')  # MEAD's eight
 ACTION_UNITS = (  # the facial action coding system's under plain names; the last, the lids' closure by blinking
-    'brow_inner', 'brow_outer', 'brow_down', 'lid_up', 'lid_tight', 'lid_droop', 'cheek', 'nose_wrinkle', 'lip_raise',
-    'smile_left', 'smile_right', 'frown', 'stretch', 'chin_raise', 'tighten', 'part', 'jaw_drop', 'lid')
+    'brow_inner',
+    'brow_outer',
+    'brow_down',
+    'lid_up',
+    'lid_tight',
+    'lid_droop',
+    'cheek',
+    'nose_wrinkle',
+    'lip_raise',
+    'smile_left',
+    'smile_right',
+    'frown',
+    'stretch',
+    'chin_raise',
+    'tighten',
+    'part',
+    'jaw_drop',
+    'lid',
+)
 ARTICULATORS = ('jaw', 'wide', 'round', 'upper', 'lower', 'press', 'tuck', 'tongue')  # each 0 at rest to 1

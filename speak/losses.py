@@ -8,179 +8,219 @@ __all__ = ['distance', 'image_distance', 'identity_loss', 'classification_loss',
            'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'structural_loss', 'flow_loss', 'backdrop_loss']
 
 # %% ../nbs/losses.ipynb #2a2dad4b
-import torch, torch.nn.functional as F
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../nbs/losses.ipynb #6e6bd62c
-def distance(a:Tensor, # (...,D) codes
-             b:Tensor  # (...,D)
-            )->Tensor: # (...)
+def distance(
+    a: Tensor,  # (...,D) codes
+    b: Tensor,  # (...,D)
+) -> Tensor:  # (...)
     "‖a − b‖₂ per sample. The small constant keeps the gradient finite where a = b."
     return ((a - b).square().sum(-1) + 1e-12).sqrt()
 
-def image_distance(a:Tensor, # (B,3,H,W)
-                   b:Tensor  # (B,3,H,W)
-                  )->Tensor: # (B,)
+
+def image_distance(
+    a: Tensor,  # (B,3,H,W)
+    b: Tensor,  # (B,3,H,W)
+) -> Tensor:  # (B,)
     "Root mean square difference per image."
     return ((a - b).square().flatten(1).mean(1) + 1e-12).sqrt()
 
 # %% ../nbs/losses.ipynb #5fdf32c2
 # Eq. 1. Default `triplet`: what the sentence before the equation says; `printed`: what the equation says.
-def identity_loss(s:Tensor,       # (B,D) E_i(S)
-                  t:Tensor,       # (B,D) E_i(T)
-                  fake_s:Tensor,  # (B,D) E_i(I(i,n,b))
-                  fake_t:Tensor,  # (B,D) E_i(I(j,m,a))
-                  margin:float=0.2, # alpha
-                  form:str='triplet', # 'triplet' or 'printed'
-                  same:Tensor|None=None # (B,) bool, the pair shares its identity
-                 )->Tensor:       # (B,)
+def identity_loss(
+    s: Tensor,  # (B,D) E_i(S)
+    t: Tensor,  # (B,D) E_i(T)
+    fake_s: Tensor,  # (B,D) E_i(I(i,n,b))
+    fake_t: Tensor,  # (B,D) E_i(I(j,m,a))
+    margin: float = 0.2,  # alpha
+    form: str = 'triplet',  # 'triplet' or 'printed'
+    same: Tensor | None = None,  # (B,) bool, the pair shares its identity
+) -> Tensor:  # (B,)
     "Identity codes of fakes lie near their source's and far from the other's."
-    if form == 'printed': return F.relu(distance(s, fake_s) - distance(t, fake_t) + margin)
-    if form != 'triplet': raise ValueError(f"form is 'triplet' or 'printed', not {form!r}")
-    loss = (F.relu(distance(s, fake_s) - distance(s, fake_t) + margin) + F.relu(distance(t, fake_t) - distance(t, fake_s) + margin))/2
+    if form == 'printed':
+        return F.relu(distance(s, fake_s) - distance(t, fake_t) + margin)
+    if form != 'triplet':
+        raise ValueError(f"form is 'triplet' or 'printed', not {form!r}")
+    loss = (
+        F.relu(distance(s, fake_s) - distance(s, fake_t) + margin)
+        + F.relu(distance(t, fake_t) - distance(t, fake_s) + margin)
+    ) / 2
     return loss if same is None else torch.where(same, torch.zeros_like(loss), loss)
 
 # %% ../nbs/losses.ipynb #61a9db54
 # Eq. 2
-def classification_loss(logits:Tensor, # (B,K) C_m(E_e(·))
-                        label:Tensor   # (B,) class, or -1 where the corpus does not know
-                       )->Tensor:      # (B,)
+def classification_loss(
+    logits: Tensor,  # (B,K) C_m(E_e(·))
+    label: Tensor,  # (B,) class, or -1 where the corpus does not know
+) -> Tensor:  # (B,)
     "Cross-entropy of the emotion classifier; frames without a label count nothing."
     return F.cross_entropy(logits, label, reduction='none', ignore_index=-1)
 
 # %% ../nbs/losses.ipynb #cd463398
 # Eq. 3
-def pose_loss(fake_s:Tensor,   # (B,D) E_p of the fake whose pose came from S
-              fake_t:Tensor,   # (B,D) E_p of the fake whose pose came from T
-              s:Tensor,        # (B,D) E_p(S)
-              t:Tensor         # (B,D) E_p(T)
-             )->Tensor:        # (B,)
+def pose_loss(
+    fake_s: Tensor,  # (B,D) E_p of the fake whose pose came from S
+    fake_t: Tensor,  # (B,D) E_p of the fake whose pose came from T
+    s: Tensor,  # (B,D) E_p(S)
+    t: Tensor,  # (B,D) E_p(T)
+) -> Tensor:  # (B,)
     "Pose codes survive the generation."
     return distance(fake_s, s) + distance(fake_t, t)
 
+
 # Eq. 4: the same form for the emotion encoder
-def emotion_loss(fake_s:Tensor, fake_t:Tensor, s:Tensor, t:Tensor)->Tensor:
+def emotion_loss(fake_s: Tensor, fake_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
     "Emotion codes survive the generation."
     return distance(fake_s, s) + distance(fake_t, t)
 
 # %% ../nbs/losses.ipynb #55185c99
 # Eq. 5: how the three codes are joined before the mlp. Printed as a sum; the text says concatenation, which keeps them apart and is the default.
-def join_codes(identity:Tensor, emotion:Tensor, pose:Tensor, # (B,D) each
-               how:str='concat' # 'concat' or 'sum'
-              )->Tensor:        # (B,3D) or (B,D)
+def join_codes(
+    identity: Tensor,
+    emotion: Tensor,
+    pose: Tensor,  # (B,D) each
+    how: str = 'concat',  # 'concat' or 'sum'
+) -> Tensor:  # (B,3D) or (B,D)
     "Join identity, emotion and pose codes."
-    if how == 'sum': return identity + emotion + pose
-    if how == 'concat': return torch.cat([identity, emotion, pose], -1)
+    if how == 'sum':
+        return identity + emotion + pose
+    if how == 'concat':
+        return torch.cat([identity, emotion, pose], -1)
     raise ValueError(f"how is 'concat' or 'sum', not {how!r}")
 
+
 # Eqs. 5 and 6 are one function for S and for T; eq. 7 adds them.
-def reconstruction_loss(fake:Tensor, real:Tensor)->Tensor:
+def reconstruction_loss(fake: Tensor, real: Tensor) -> Tensor:
     "Root mean square difference of a reconstruction and its original: eq. 5 for S, eq. 6 for T."
     return image_distance(fake, real)
 
+
 # Eq. 7
-def self_loss(fake_s:Tensor, fake_t:Tensor, s:Tensor, t:Tensor)->Tensor: # (B,3,H,W) each -> (B,)
+def self_loss(fake_s: Tensor, fake_t: Tensor, s: Tensor, t: Tensor) -> Tensor:  # (B,3,H,W) each -> (B,)
     "Both self-reconstructions."
     return reconstruction_loss(fake_s, s) + reconstruction_loss(fake_t, t)
 
 # %% ../nbs/losses.ipynb #b954a670
-def label_loss(guess:Tensor, # (B,K) what is read from codes
-               true:Tensor   # (B,K); NaN where nobody knows
-              )->Tensor:     # (B,)
+def label_loss(
+    guess: Tensor,  # (B,K) what is read from codes
+    true: Tensor,  # (B,K); NaN where nobody knows
+) -> Tensor:  # (B,)
     "Mean absolute difference of those head numbers, action units or articulators that are known; frames of which none is count nothing (not in the paper)."
     known = true.isfinite()
-    off = torch.where(known, (guess - true.nan_to_num(0.)).abs(), 0.)
-    return off.sum(1)/known.sum(1).clamp(min=1)
+    off = torch.where(known, (guess - true.nan_to_num(0.0)).abs(), 0.0)
+    return off.sum(1) / known.sum(1).clamp(min=1)
 
 # %% ../nbs/losses.ipynb #7eb39200
 # Eqs. 8 and 13
-def total_loss(losses:dict,  # {name: (B,) or any shape}
-               weights:dict  # {name: weight}; a name that is absent counts nothing
-              )->Tensor:     # scalar
+def total_loss(
+    losses: dict,  # {name: (B,) or any shape}
+    weights: dict,  # {name: weight}; a name that is absent counts nothing
+) -> Tensor:  # scalar
     "Weighted sum of the means."
     unknown = set(weights) - set(losses)
-    if unknown: raise KeyError(f'weights for losses that do not exist: {sorted(unknown)}')
-    return sum(w*losses[k].mean() for k, w in weights.items())
+    if unknown:
+        raise KeyError(f'weights for losses that do not exist: {sorted(unknown)}')
+    return sum(w * losses[k].mean() for k, w in weights.items())
 
 # %% ../nbs/losses.ipynb #468c909b
 # Eq. 10, the discriminator's side
-def discriminator_loss(real:list, # logit maps of D(x, y), one (B,1,h,w) per scale
-                       fake:list  # logit maps of D(x, G(...))
-                      )->Tensor:  # (B,)
+def discriminator_loss(
+    real: list,  # logit maps of D(x, y), one (B,1,h,w) per scale
+    fake: list,  # logit maps of D(x, G(...))
+) -> Tensor:  # (B,)
     "Hinge loss, mean over places and scales."
-    return sum(F.relu(1 - r).flatten(1).mean(1) + F.relu(1 + f).flatten(1).mean(1) for r, f in zip(real, fake))/len(real)
+    return sum(F.relu(1 - r).flatten(1).mean(1) + F.relu(1 + f).flatten(1).mean(1) for r, f in zip(real, fake)) / len(
+        real
+    )
+
 
 # Eq. 10, the generator's side
-def adversarial_loss(fake:list)->Tensor: # logit maps -> (B,)
+def adversarial_loss(fake: list) -> Tensor:  # logit maps -> (B,)
     "The generator wants its frames called real."
-    return sum(-f.flatten(1).mean(1) for f in fake)/len(fake)
+    return sum(-f.flatten(1).mean(1) for f in fake) / len(fake)
 
 # %% ../nbs/losses.ipynb #6c68cdc4
 # Eq. 12
-def sync_distance(a:Tensor, b:Tensor)->Tensor: # (...,E) fc7 embeddings -> (...)
+def sync_distance(a: Tensor, b: Tensor) -> Tensor:  # (...,E) fc7 embeddings -> (...)
     "d = ‖a − b‖₂."
     return distance(a, b)
 
+
 # Eq. 11. The factor 1/2N is the mean (taken by the loop) and the half, which stands here.
-def sync_loss(d:Tensor,      # (B,) distances
-              y:Tensor,      # (B,) 1 for matching pairs, 0 for others
-              margin:float=1.# mismatched pairs are pushed at least this far apart
-             )->Tensor:      # (B,)
+def sync_loss(
+    d: Tensor,  # (B,) distances
+    y: Tensor,  # (B,) 1 for matching pairs, 0 for others
+    margin: float = 1.0,  # mismatched pairs are pushed at least this far apart
+) -> Tensor:  # (B,)
     "Contrastive loss; for the generator y = 1, negatives train SyncNet itself."
-    return (y*d.square() + (1 - y)*F.relu(margin - d).square())/2
+    return (y * d.square() + (1 - y) * F.relu(margin - d).square()) / 2
 
 # %% ../nbs/losses.ipynb #23f1e3a3
-def pixel_loss(fake:Tensor,          # (B,3,H,W)
-               real:Tensor,          # (B,3,H,W)
-               weight:Tensor|None=None # (B,1,H,W), 1 for an ordinary pixel
-              )->Tensor:             # (B,)
+def pixel_loss(
+    fake: Tensor,  # (B,3,H,W)
+    real: Tensor,  # (B,3,H,W)
+    weight: Tensor | None = None,  # (B,1,H,W), 1 for an ordinary pixel
+) -> Tensor:  # (B,)
     "Mean absolute difference, weighted by place: the reconstruction term of the small presets (not in the paper)."
     d = (fake - real).abs()
-    return (d if weight is None else d*weight).flatten(1).mean(1)
+    return (d if weight is None else d * weight).flatten(1).mean(1)
 
-def box_weight(boxes:Tensor,  # (B,4) left, top, right, bottom in pixels; NaN where unknown
-               size:int,      # height and width
-               inside:float   # weight inside the box, 1 outside
-              )->Tensor:      # (B,1,S,S)
+
+def box_weight(
+    boxes: Tensor,  # (B,4) left, top, right, bottom in pixels; NaN where unknown
+    size: int,  # height and width
+    inside: float,  # weight inside the box, 1 outside
+) -> Tensor:  # (B,1,S,S)
     "A map that is `inside` within each box and 1 elsewhere."
     c = torch.arange(size, device=boxes.device) + 0.5
-    within = lambda a, b: (c > a[:, None]) & (c < b[:, None])              # comparisons with NaN are false: weight 1
+    within = lambda a, b: (c > a[:, None]) & (c < b[:, None])  # comparisons with NaN are false: weight 1
     m = within(boxes[:, 1], boxes[:, 3])[:, :, None] & within(boxes[:, 0], boxes[:, 2])[:, None, :]
-    return torch.where(m, inside, 1.)[:, None]
+    return torch.where(m, inside, 1.0)[:, None]
 
 # %% ../nbs/losses.ipynb #ssim0001
-def structural_loss(fake:Tensor, # (B,3,H,W) in [-1,1]
-                    real:Tensor, # (B,3,H,W)
-                    weight:Tensor|None=None, # (B,1,H,W) how much a window around this pixel counts
-                    window:int=7 # side of the windows compared, pixels
-                   )->Tensor:    # (B,), 0 for equal pictures, at most 1 for unlike ones and 2 for contrary ones
+def structural_loss(
+    fake: Tensor,  # (B,3,H,W) in [-1,1]
+    real: Tensor,  # (B,3,H,W)
+    weight: Tensor | None = None,  # (B,1,H,W) how much a window around this pixel counts
+    window: int = 7,  # side of the windows compared, pixels
+) -> Tensor:  # (B,), 0 for equal pictures, at most 1 for unlike ones and 2 for contrary ones
     "1 − SSIM with a uniform window and the population's covariance (not in the paper; `evaluation.metrics` has the one that tables report)."
-    c1, c2 = (.01*2)**2, (.03*2)**2                       # the data range is 2
-    mean = lambda x: F.avg_pool2d(x.contiguous(), window, 1)     # channels last it is ten times slower on a CPU
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # the data range is 2
+    mean = lambda x: F.avg_pool2d(x.contiguous(), window, 1)  # channels last it is ten times slower on a CPU
     a, b = mean(fake), mean(real)
-    va, vb, ab = mean(fake*fake) - a*a, mean(real*real) - b*b, mean(fake*real) - a*b
-    s = (2*a*b + c1)*(2*ab + c2)/((a*a + b*b + c1)*(va + vb + c2))
-    if weight is None: return 1 - s.flatten(1).mean(1)
-    w = weight[..., window//2:-(window//2), window//2:-(window//2)].expand_as(s)          # windows that lie within the frame
-    return 1 - (s*w).flatten(1).sum(1)/w.flatten(1).sum(1)
+    va, vb, ab = mean(fake * fake) - a * a, mean(real * real) - b * b, mean(fake * real) - a * b
+    s = (2 * a * b + c1) * (2 * ab + c2) / ((a * a + b * b + c1) * (va + vb + c2))
+    if weight is None:
+        return 1 - s.flatten(1).mean(1)
+    w = weight[..., window // 2 : -(window // 2), window // 2 : -(window // 2)].expand_as(
+        s
+    )  # windows that lie within the frame
+    return 1 - (s * w).flatten(1).sum(1) / w.flatten(1).sum(1)
 
 # %% ../nbs/losses.ipynb #97a09ab9
-def flow_loss(flow:Tensor,   # (B,2,h,w) where each place of the frame looks in the picture, x and y in [-1,1]
-              target:Tensor, # (B,K,2) landmarks of the frame, [-1,1]; NaN where unknown
-              source:Tensor  # (B,K,2) landmarks of the picture, [-1,1]
-             )->Tensor:      # (B,)
+def flow_loss(
+    flow: Tensor,  # (B,2,h,w) where each place of the frame looks in the picture, x and y in [-1,1]
+    target: Tensor,  # (B,K,2) landmarks of the frame, [-1,1]; NaN where unknown
+    source: Tensor,  # (B,K,2) landmarks of the picture, [-1,1]
+) -> Tensor:  # (B,)
     "Mean distance between where the flow looks for a landmark and where it is (not in the paper)."
-    known = (target.isfinite() & source.isfinite()).all(-1)                                           # (B,K)
-    look = F.grid_sample(flow.float(), target.nan_to_num(0.)[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)   # (B,K,2)
-    d = ((look - source.nan_to_num(0.)).square().sum(-1) + 1e-8).sqrt()
-    return torch.where(known, d, 0.).sum(1)/known.sum(1).clamp(min=1)
+    known = (target.isfinite() & source.isfinite()).all(-1)  # (B,K)
+    look = F.grid_sample(flow.float(), target.nan_to_num(0.0)[:, None], padding_mode='border', align_corners=False)[
+        :, :, 0
+    ].transpose(1, 2)  # (B,K,2)
+    d = ((look - source.nan_to_num(0.0)).square().sum(-1) + 1e-8).sqrt()
+    return torch.where(known, d, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
 # %% ../nbs/losses.ipynb #bd0a4a02
-def backdrop_loss(made:Tensor,  # (B,3,H,W) the picture's background, filled in
-                  frame:Tensor, # (B,3,H,W) of the same person
-                  cover:Tensor, # (B,2,H,W) share of each of the frame's pixels that head and body cover; NaN where unknown
-                  hidden:Tensor # (B,2,H,W) the same of the picture
-                 )->Tensor:     # (B,)
+def backdrop_loss(
+    made: Tensor,  # (B,3,H,W) the picture's background, filled in
+    frame: Tensor,  # (B,3,H,W) of the same person
+    cover: Tensor,  # (B,2,H,W) share of each of the frame's pixels that head and body cover; NaN where unknown
+    hidden: Tensor,  # (B,2,H,W) the same of the picture
+) -> Tensor:  # (B,)
     "Mean absolute difference where the frame shows nothing but background; what the picture hides counts fifty times what it shows (not in the paper)."
-    weight = ((cover.sum(1) < .02)*(hidden.sum(1) + .02)).nan_to_num(0.)                                 # (B,H,W)
-    return ((made - frame).abs().mean(1)*weight).flatten(1).sum(1)/weight.flatten(1).sum(1).clamp(min=1)
+    weight = ((cover.sum(1) < 0.02) * (hidden.sum(1) + 0.02)).nan_to_num(0.0)  # (B,H,W)
+    return ((made - frame).abs().mean(1) * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)

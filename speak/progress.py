@@ -6,65 +6,91 @@
 __all__ = ['time_said', 'progress_line', 'progress_bar']
 
 # %% ../nbs/progress.ipynb #9c9de0bd
-import os, sys
+import os
+import sys
 from functools import lru_cache
 from uuid import uuid4
 from weakref import WeakSet
+
 from tqdm.std import tqdm
 
 # %% ../nbs/progress.ipynb #48fcc13a
-def time_said(seconds:float)->str:
+def time_said(seconds: float) -> str:
     "A time in the unit that suits it."
-    unit, size = next(u for u in (('h', 3600), ('min', 60), ('s', 1)) if seconds >= 1.5*u[1] or u[0] == 's')
-    return f'{seconds/size:.{seconds < 10*size:d}f} {unit}'
+    unit, size = next(u for u in (('h', 3600), ('min', 60), ('s', 1)) if seconds >= 1.5 * u[1] or u[0] == 's')
+    return f'{seconds / size:.{seconds < 10 * size:d}f} {unit}'
 
-def progress_line(n:int, total:int|None, elapsed:float, # seconds
-                  initial:int=0,    # of `n`, what was done before the clock started
-                  desc:str='', unit:str='it',
-                  postfix:str='',   # what else is to be shown
-                  closed:bool=False # whether this is the last line
-                 )->str:
+
+def progress_line(
+    n: int,
+    total: int | None,
+    elapsed: float,  # seconds
+    initial: int = 0,  # of `n`, what was done before the clock started
+    desc: str = '',
+    unit: str = 'it',
+    postfix: str = '',  # what else is to be shown
+    closed: bool = False,  # whether this is the last line
+) -> str:
     "How far something has come, in a line of text."
     line = (f'{desc}: ' if desc else '') + f'{n}' + (f' of {total}' if total is not None else '')
-    if unit != 'it': line += f" {unit}{'s'*((total or n) != 1)}"
-    if closed or n > initial: line += f' in {time_said(elapsed)}'
-    if total and initial < n < total and not closed: line += f', {time_said((total - n)*elapsed/(n - initial))} left'
+    if unit != 'it':
+        line += f" {unit}{'s' * ((total or n) != 1)}"
+    if closed or n > initial:
+        line += f' in {time_said(elapsed)}'
+    if total and initial < n < total and not closed:
+        line += f', {time_said((total - n) * elapsed / (n - initial))} left'
     return line + (f', {postfix}' if postfix else '')
 
 # %% ../nbs/progress.ipynb #db02f8ab
 class _Counted(tqdm):
     "What the bars outside a terminal share: each item is counted when it is done, wherever the loop is left."
-    def __init__(self, *args, **kw): super().__init__(*args, **kw, gui=True, miniters=1)   # tqdm itself writes nothing
+
+    def __init__(self, *args, **kw):
+        super().__init__(*args, **kw, gui=True, miniters=1)  # tqdm itself writes nothing
+
     def __iter__(self):
         try:
             for item in self.iterable:
                 yield item
                 self.update()
-        finally: self.close()
-    def line(self, closed=False)->str:
+        finally:
+            self.close()
+
+    def line(self, closed=False) -> str:
         d = self.format_dict
         desc = d['prefix'].removesuffix(': ')
-        return progress_line(d['n'], d['total'], d['elapsed'], d['initial'], desc, d['unit'], d['postfix'] or '', closed)
-    def clear(self, *args, **kw): pass
+        return progress_line(
+            d['n'], d['total'], d['elapsed'], d['initial'], desc, d['unit'], d['postfix'] or '', closed
+        )
+
+    def clear(self, *args, **kw):
+        pass
+
     def close(self):
-        if self.disable: return
+        if self.disable:
+            return
         last = self.line(True)
         tqdm.close(self)
         self.said(last)
 
+
 class _Lines(_Counted):
     "Plain lines."
+
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
-        self.last = self.n, 0.
+        self.last = self.n, 0.0
         self.said(self.line())
+
     def said(self, text):
         self.fp.write(f'{text}\n')
         self.fp.flush()
+
     def display(self, *args, **kw):
         (n, then), now = self.last, self.format_dict['elapsed']
-        tenth = self.total and self.n - n >= self.total/10 and now - then >= 5
-        if self.n == self.total or not (tenth or now - then >= min(max(30, now/100), 600)): return
+        tenth = self.total and self.n - n >= self.total / 10 and now - then >= 5
+        if self.n == self.total or not (tenth or now - then >= min(max(30, now / 100), 600)):
+            return
         self.last = self.n, now
         self.said(self.line())
 
@@ -74,68 +100,109 @@ def _shell():
     shell = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
     return shell if hasattr(shell, 'kernel') else None
 
+
 class _Shown(_Counted):
     "A display of a notebook that is written anew."
+
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
         self.shell, self.display_id = _shell(), uuid4().hex
         _left_open().add(self)
         self.publish(dict(self.view(), **{'text/plain': self.line()}))
+
     def publish(self, data, update=False):
         self.shell.display_pub.publish(data, transient=dict(display_id=self.display_id), update=update)
-    def said(self, text): self.publish({'text/plain': text}, True)
-    def view(self)->dict: return {}
-    def display(self, *args, **kw): self.said(self.line())
+
+    def said(self, text):
+        self.publish({'text/plain': text}, True)
+
+    def view(self) -> dict:
+        return {}
+
+    def display(self, *args, **kw):
+        self.said(self.line())
+
 
 @lru_cache(1)
-def _left_open()->WeakSet:
+def _left_open() -> WeakSet:
     "Bars of the cell that runs; those that are open at its end are closed."
     bars = WeakSet()
+
     def close_them(result):
-        for bar in list(bars): bar.close()
+        for bar in list(bars):
+            bar.close()
+
     _shell().events.register('post_run_cell', close_them)
     return bars
+
 
 @lru_cache(1)
 def _native():
     "The class of a notebook's bars."
     from tqdm import notebook
-    if notebook.IProgress is None: return _Shown
+
+    if notebook.IProgress is None:
+        return _Shown
+
     class Native(_Shown, notebook.tqdm_notebook):
         "tqdm's bar of widgets."
-        spare = []   # widgets of bars that are closed
-        def __init__(self, *args, **kw): super().__init__(*args, **kw, display=False)
+
+        spare = []  # widgets of bars that are closed
+
+        def __init__(self, *args, **kw):
+            super().__init__(*args, **kw, display=False)
+
         @staticmethod
         def status_printer(file, total=None, desc=None, ncols=None):
-            if not (total and Native.spare): return notebook.tqdm_notebook.status_printer(file, total, desc, ncols)
+            if not (total and Native.spare):
+                return notebook.tqdm_notebook.status_printer(file, total, desc, ncols)
             box = Native.spare.pop()
             left, bar, right = box.children
             left.value, right.value, bar.value, bar.max = desc or '', '', 0, total
             return box
+
         def view(self):
             box = dict(version_major=2, version_minor=0, model_id=self.container.model_id)
             return {'application/vnd.jupyter.widget-view+json': box}
-        def display(self, *args, **kw): notebook.tqdm_notebook.display(self, *args, **kw)
+
+        def display(self, *args, **kw):
+            notebook.tqdm_notebook.display(self, *args, **kw)
+
         def close(self):
-            if self.disable: return
+            if self.disable:
+                return
             super().close()
-            if self.total: Native.spare.append(self.container)
+            if self.total:
+                Native.spare.append(self.container)
+
     return Native
 
 # %% ../nbs/progress.ipynb #1ff75f52
-def progress_bar(iterable=None, # what is gone through; None: `update(n)` counts
-                 desc:str='',   # what is done
-                 total:int|None=None, # None: the length of `iterable`, where it has one
-                 initial:int=0, # how many were done before
-                 unit:str='it', # what is counted, in the singular
-                 disable:bool=False, # nothing is shown
-                 file=None      # a text file; None: the notebook, or what the process reports on (stderr)
-                )->tqdm:        # with `update`, `set_postfix` and `close`
+def progress_bar(
+    iterable=None,  # what is gone through; None: `update(n)` counts
+    desc: str = '',  # what is done
+    total: int | None = None,  # None: the length of `iterable`, where it has one
+    initial: int = 0,  # how many were done before
+    unit: str = 'it',  # what is counted, in the singular
+    disable: bool = False,  # nothing is shown
+    file=None,  # a text file; None: the notebook, or what the process reports on (stderr)
+) -> tqdm:  # with `update`, `set_postfix` and `close`
     "A bar on a terminal and in a notebook, plain lines elsewhere. Closes itself at the end of `iterable`, and as a context."
     here = file or sys.stderr
-    terminal = getattr(here, 'isatty', lambda: False)() and os.environ.get('TERM') != 'dumb'   # which cannot write a line anew
+    terminal = (
+        getattr(here, 'isatty', lambda: False)() and os.environ.get('TERM') != 'dumb'
+    )  # which cannot write a line anew
     disable = disable or here is None
     notebook = file is None and _shell() is not None
     kind = tqdm if disable or terminal and not notebook else _native() if notebook else _Lines
-    return kind(iterable, desc=desc or None, total=total, initial=initial, unit=unit, disable=disable, file=here,
-                mininterval=.5, smoothing=.05)
+    return kind(
+        iterable,
+        desc=desc or None,
+        total=total,
+        initial=initial,
+        unit=unit,
+        disable=disable,
+        file=here,
+        mininterval=0.5,
+        smoothing=0.05,
+    )

@@ -6,77 +6,110 @@
 __all__ = ['SIGNALS', 'AGAIN_S', 'PATIENCE_S', 'Stopped', 'Stop', 'stopping', 'deaf_helpers']
 
 # %% ../nbs/stopping.ipynb #5a131302
-import os, queue, signal, sys, threading, time
+import os
+import queue
+import signal
+import sys
+import threading
+import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 # %% ../nbs/stopping.ipynb #36d3bf02
 class Stopped(KeyboardInterrupt, SystemExit):
     "A signal other than Ctrl-C's asked the process to end; `code` is the exit status."
-    def __init__(self, number:int):
+
+    def __init__(self, number: int):
         super().__init__(f'stopped by {signal.Signals(number).name}')
         self.code = 128 + number
 
 # %% ../nbs/stopping.ipynb #c9c21b23
 SIGNALS = tuple(getattr(signal, n) for n in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, n))
-AGAIN_S = 1.   # after which the same signal is meant as another
+AGAIN_S = 1.0  # after which the same signal is meant as another
+
 
 class Stop:
     "The handler that `stopping` sets: `signal` is the number of the one that came, 0 before."
+
     signal = 0
-    def __init__(self, at_once:bool, told:queue.SimpleQueue): self.at_once, self.told = at_once, told
+
+    def __init__(self, at_once: bool, told: queue.SimpleQueue):
+        self.at_once, self.told = at_once, told
+
     def __call__(self, number, frame=None):
         again = number == self.signal and time.monotonic() - self.since > AGAIN_S
         if not self.signal:
             self.signal, self.since = number, time.monotonic()
             self.told.put(number)
-            if self.at_once: self.leave()
-        elif again: self.leave()
+            if self.at_once:
+                self.leave()
+        elif again:
+            self.leave()
+
     def leave(self):
         "Raise what the signal stands for."
         raise KeyboardInterrupt if self.signal == signal.SIGINT else Stopped(self.signal)
 
+
 def _watch(told, limit):
     "End the process where what a signal began takes longer than `limit` seconds."
-    if not (number := told.get()): return
-    try: told.get(timeout=limit)
-    except queue.Empty: os._exit(128 + number)
+    if not (number := told.get()):
+        return
+    try:
+        told.get(timeout=limit)
+    except queue.Empty:
+        os._exit(128 + number)
+
 
 @contextmanager
-def stopping(at_once:bool=True, # whether a signal raises at once, or when the block has come to its end
-             limit:float=0.):   # seconds after a signal, at which the process ends if the block has not; 0 for none
+def stopping(
+    at_once: bool = True,  # whether a signal raises at once, or when the block has come to its end
+    limit: float = 0.0,  # seconds after a signal, at which the process ends if the block has not; 0 for none
+):
     "Yields a `Stop`, at which a long block can look. Outside of the main thread, where no signal comes, it is idle."
     stop, before = Stop(at_once, queue.SimpleQueue()), {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             handler = signal.getsignal(number)
             pythons = handler in (signal.SIG_DFL, signal.default_int_handler)
-            outer = isinstance(handler, Stop)   # of a block around this one, which raises as this one would
-            if pythons or outer and not at_once: before[number] = handler
-    if before and limit: threading.Thread(target=_watch, args=(stop.told, limit), daemon=True).start()
+            outer = isinstance(handler, Stop)  # of a block around this one, which raises as this one would
+            if pythons or outer and not at_once:
+                before[number] = handler
+    if before and limit:
+        threading.Thread(target=_watch, args=(stop.told, limit), daemon=True).start()
     try:
         with _kernel_waits(stop if before else None):
-            for number in before: signal.signal(number, stop)
+            for number in before:
+                signal.signal(number, stop)
             yield stop
     finally:
-        for number, handler in before.items(): signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         stop.told.put(0)
-    if stop.signal and not at_once: stop.leave()
+    if stop.signal and not at_once:
+        stop.leave()
 
 # %% ../nbs/stopping.ipynb #257950b4
-PATIENCE_S = 60.   # that a kernel outlives its parent for, at most
+PATIENCE_S = 60.0  # that a kernel outlives its parent for, at most
+
 
 @contextmanager
-def _kernel_waits(stop): # None: no signal would be seen
+def _kernel_waits(stop):  # None: no signal would be seen
     poller = sys.modules.get('ipykernel.parentpoller')
-    if not poller or stop is None: yield; return
+    if not poller or stop is None:
+        yield
+        return
     over, before = threading.Event(), poller.os
-    def leave(status): # in place of os._exit, in the thread that looks after the parent
-        if not stop.signal: os.kill(os.getpid(), signal.SIGTERM)
+
+    def leave(status):  # in place of os._exit, in the thread that looks after the parent
+        if not stop.signal:
+            os.kill(os.getpid(), signal.SIGTERM)
         over.wait(PATIENCE_S)
         os._exit(status)
+
     poller.os = SimpleNamespace(**{**vars(os), '_exit': leave})
-    try: yield
+    try:
+        yield
     finally:
         poller.os = before
         over.set()
@@ -85,7 +118,11 @@ def _kernel_waits(stop): # None: no signal would be seen
 @contextmanager
 def deaf_helpers():
     "Processes that are started in this block hear none of `SIGNALS`; this one hears what comes meanwhile."
-    if not hasattr(signal, 'pthread_sigmask'): yield; return   # Windows
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return  # Windows
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try: yield
-    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,27 +1,49 @@
 "The preparation of a corpus on a dask cluster, one of whose workers is killed half way."
-import hashlib, os, signal, threading, time
+
+import hashlib
+import os
+import signal
+import threading
+import time
 from pathlib import Path
+
 import pytest
+
 from speak.data.prepare import on_cluster, prepare
 from speak.data.readers import miniature
 
-RULES = dict(size=64, shortest_s=.3, upscale=4, progress=False)
+RULES = dict(size=64, shortest_s=0.3, upscale=4, progress=False)
 
-def digests(folder): return {p.relative_to(folder).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(Path(folder).rglob('*')) if p.is_file()}
+
+def digests(folder):
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest()
+        for p in sorted(Path(folder).rglob('*'))
+        if p.is_file()
+    }
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize('shard', [0, 3])
 def test_a_worker_dies(tmp_path, shard):
     distributed = pytest.importorskip('distributed', reason="dask is not installed: pip install 'speak[cluster]'")
-    raw = miniature('mead', tmp_path/'raw')
-    prepare('mead', raw, tmp_path/'alone', shard=shard, **RULES)
+    raw = miniature('mead', tmp_path / 'raw')
+    prepare('mead', raw, tmp_path / 'alone', shard=shard, **RULES)
     with distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         pids, killed = [w.pid for w in cluster.workers.values()], []
+
         def kill():
-            while not list((tmp_path/'many'/'records').glob('*.json')): time.sleep(.01)
-            os.kill(pids[1], signal.SIGKILL); killed.append(pids[1])
-        murderer = threading.Thread(target=kill, daemon=True); murderer.start()
-        with on_cluster(cluster.scheduler_address): summary = prepare('mead', raw, tmp_path/'many', shard=shard, **RULES)
+            while not list((tmp_path / 'many' / 'records').glob('*.json')):
+                time.sleep(0.01)
+            os.kill(pids[1], signal.SIGKILL)
+            killed.append(pids[1])
+
+        murderer = threading.Thread(target=kill, daemon=True)
+        murderer.start()
+        with on_cluster(cluster.scheduler_address):
+            summary = prepare('mead', raw, tmp_path / 'many', shard=shard, **RULES)
         murderer.join(5)
     assert killed, 'the work ended before a worker could be killed'
-    assert summary.clips and digests(tmp_path/'many') == digests(tmp_path/'alone')     # nothing lost, nothing doubled, to the byte
+    assert summary.clips and digests(tmp_path / 'many') == digests(
+        tmp_path / 'alone'
+    )  # nothing lost, nothing doubled, to the byte

@@ -1,13 +1,18 @@
 "From a corpus as downloaded to the first steps of training it, with two commands."
-import subprocess, sys
+
+import subprocess
+import sys
 from pathlib import Path
+
 import pytest
+
 from speak.data.readers import miniature
 from speak.training.loop import read_log
 
 REPO = Path(__file__).parents[1]
 # scikit-image's detector gives no landmarks; these are the settings that the refusal names
 WITHOUT = 'weights_irfd: {angles: 0, flow: 0}, weights_talker: {flow: 0, sync: 0}, paint_from: 0, steps_labels: 0'
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize('corpus', ['voxceleb1', 'voxceleb2', 'mead', 'cremad', 'hdtf'])
@@ -16,10 +21,49 @@ def test_training_starts(tmp_path, corpus):
         done = subprocess.run([sys.executable, *command], cwd=REPO, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
-    raw = miniature(corpus, tmp_path/'raw')
-    said = run('-c', 'import sys; from speak.cli import main; sys.exit(main())', 'prepare', '--corpus', corpus, '--source', str(raw), '--out', str(tmp_path/'clips'), '--size', '64', '--shortest', '0.3', '--upscale', '4', '--allow-silent', '--jobs', '1')
+
+    raw = miniature(corpus, tmp_path / 'raw')
+    said = run(
+        '-c',
+        'import sys; from speak.cli import main; sys.exit(main())',
+        'prepare',
+        '--corpus',
+        corpus,
+        '--source',
+        str(raw),
+        '--out',
+        str(tmp_path / 'clips'),
+        '--size',
+        '64',
+        '--shortest',
+        '0.3',
+        '--upscale',
+        '4',
+        '--allow-silent',
+        '--jobs',
+        '1',
+    )
     assert 'clips (' in said
-    run('-m', 'papermill', '--cwd', 'nbs', 'nbs/train.ipynb', str(tmp_path/'out.ipynb'), '-p', 'preset', 'tiny', '-p', 'data', str(tmp_path/'clips'), '-p', 'run_dir', str(tmp_path/'run'),
-        '-y', f'settings: {{{WITHOUT}, steps_irfd: 2, steps_talker: 2, batch_irfd: 2, batch_talker: 1, batch_singles: 2, batch_labels: 0}}')
-    rows = read_log(tmp_path/'run'/'talker.csv')
-    assert rows[-1]['step'] == 2 and rows[-1]['rec'] > 0 and (tmp_path/'run'/'export'/'model.safetensors').is_file()
+    run(
+        '-m',
+        'papermill',
+        '--cwd',
+        'nbs',
+        'nbs/train.ipynb',
+        str(tmp_path / 'out.ipynb'),
+        '-p',
+        'preset',
+        'tiny',
+        '-p',
+        'data',
+        str(tmp_path / 'clips'),
+        '-p',
+        'run_dir',
+        str(tmp_path / 'run'),
+        '-y',
+        f'settings: {{{WITHOUT}, steps_irfd: 2, steps_talker: 2, batch_irfd: 2, batch_talker: 1, batch_singles: 2, batch_labels: 0}}',
+    )
+    rows = read_log(tmp_path / 'run' / 'talker.csv')
+    assert (
+        rows[-1]['step'] == 2 and rows[-1]['rec'] > 0 and (tmp_path / 'run' / 'export' / 'model.safetensors').is_file()
+    )

@@ -1,27 +1,42 @@
 """What pip installs is what settings.ini says, from versions that are locked with hashes."""
-import ast, configparser, re, sys, tomllib, zipfile
+
+import ast
+import configparser
+import re
+import sys
+import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest, yaml
+import pytest
+import yaml
 from conftest import ROOT, files, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+
 def settings() -> dict:
     config = configparser.ConfigParser()
-    config.read(ROOT/'settings.ini', encoding='utf8')
+    config.read(ROOT / 'settings.ini', encoding='utf8')
     return config['DEFAULT']
 
-project = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf8'))['project']
+
+project = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf8'))['project']
 runtime, dev = project['dependencies'], project['optional-dependencies']['dev']
 
-def locked(text:str) -> list[tuple[Requirement,int]]:
-    "Each requirement of a lock file, with the number of its hashes."
-    return [(Requirement(entry.split('\\')[0].strip()), entry.count('--hash=sha256:'))
-            for entry in re.split(r'\n(?=\S)', re.sub(r'^#.*\n', '', text, flags=re.M)) if entry.strip()]
 
-lock = locked((ROOT/'requirements.lock').read_text(encoding='utf8'))
+def locked(text: str) -> list[tuple[Requirement, int]]:
+    "Each requirement of a lock file, with the number of its hashes."
+    return [
+        (Requirement(entry.split('\\')[0].strip()), entry.count('--hash=sha256:'))
+        for entry in re.split(r'\n(?=\S)', re.sub(r'^#.*\n', '', text, flags=re.M))
+        if entry.strip()
+    ]
+
+
+lock = locked((ROOT / 'requirements.lock').read_text(encoding='utf8'))
+
 
 def test_pyproject_agrees_with_settings():
     s = settings()
@@ -31,46 +46,82 @@ def test_pyproject_agrees_with_settings():
     assert (project['name'], project['description']) == (s['lib_name'], s['description'])
     assert project['requires-python'] == f'>={s["min_python"]}'
 
+
 @pytest.mark.parametrize('requirement', runtime + dev)
 def test_requirement_is_bounded_and_locked(requirement):
     r = Requirement(requirement)
     assert any(s.operator in ('<', '==') for s in r.specifier), f'{r} has no upper bound'
     found = [l for l, _ in lock if canonicalize_name(l.name) == canonicalize_name(r.name)]
     assert found, f'{r} is not in requirements.lock: run `make lock`'
-    for l in found: assert r.specifier.contains(next(iter(l.specifier)).version), f'requirements.lock has {l}, pyproject.toml asks for {r}: run `make lock`'
+    for l in found:
+        assert r.specifier.contains(next(iter(l.specifier)).version), (
+            f'requirements.lock has {l}, pyproject.toml asks for {r}: run `make lock`'
+        )
+
 
 def test_lock_is_exact_and_hashed():
     for r, hashes in lock:
-        assert [s.operator for s in r.specifier] == ['=='] and hashes, f'{r} in requirements.lock has no exact version or no hash'
+        assert [s.operator for s in r.specifier] == ['=='] and hashes, (
+            f'{r} in requirements.lock has no exact version or no hash'
+        )
+
 
 def test_lock_names_no_place():
-    text = (ROOT/'requirements.lock').read_text(encoding='utf8')
+    text = (ROOT / 'requirements.lock').read_text(encoding='utf8')
     assert not re.search(r'://|--(extra-)?index-url|--find-links|--trusted-host| @ ', text)
+
 
 def test_imports_are_required():
     "A module that is there only because another package happens to bring it goes when that package changes."
     required = {canonicalize_name(Requirement(r).name) for r in runtime}
-    optional = {canonicalize_name(Requirement(r).name) for group in project['optional-dependencies'].values() for r in group} - required
+    optional = {
+        canonicalize_name(Requirement(r).name) for group in project['optional-dependencies'].values() for r in group
+    } - required
     provides, missing = packages_distributions(), set()
     for f in (f for f in files() if f.parts[0] == 'speak' and f.suffix == '.py'):
-        for node in ast.walk(ast.parse((ROOT/f).read_text(encoding='utf8'))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for node in ast.walk(ast.parse((ROOT / f).read_text(encoding='utf8'))):
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
             for top in {name.split('.')[0] for name in names} - set(sys.stdlib_module_names) - {'speak', '__future__'}:
-                if not required & {canonicalize_name(d) for d in provides.get(top, [])} and canonicalize_name(top) not in optional: missing.add(f'{top} ({f})')
+                if (
+                    not required & {canonicalize_name(d) for d in provides.get(top, [])}
+                    and canonicalize_name(top) not in optional
+                ):
+                    missing.add(f'{top} ({f})')
     assert not missing, f'imported and not in requirements: {", ".join(sorted(missing))}'
 
+
 def test_conda_environment_agrees():
-    deps = yaml.safe_load((ROOT/'environment.yml').read_text(encoding='utf8'))['dependencies']
+    deps = yaml.safe_load((ROOT / 'environment.yml').read_text(encoding='utf8'))['dependencies']
     assert f'python={settings()["min_python"]}' in deps
     assert [d['pip'] for d in deps if isinstance(d, dict)] == [['-r requirements.lock']]
 
+
 def test_wheel_holds_code_weights_and_command(tree):
     "Exactly the package: every module and weight file, no notebook, no test."
-    extra = tree/'speak'/'weights'/'a'/'model.safetensors'
+    extra = tree / 'speak' / 'weights' / 'a' / 'model.safetensors'
     extra.parent.mkdir(parents=True)
     extra.write_bytes(b'')
-    run('python', '-m', 'pip', 'wheel', '.', '--quiet', '--no-index', '--no-deps', '--no-build-isolation', '--wheel-dir', 'dist', cwd=tree)
-    wheel, = (tree/'dist').glob('*.whl')
+    run(
+        'python',
+        '-m',
+        'pip',
+        'wheel',
+        '.',
+        '--quiet',
+        '--no-index',
+        '--no-deps',
+        '--no-build-isolation',
+        '--wheel-dir',
+        'dist',
+        cwd=tree,
+    )
+    (wheel,) = (tree / 'dist').glob('*.whl')
     with zipfile.ZipFile(wheel) as z:
         names = set(z.namelist())
         info = next(n.split('/')[0] for n in names if '.dist-info/' in n)

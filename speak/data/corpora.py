@@ -8,262 +8,491 @@ __all__ = ['BRIEF', 'SILENT', 'KNOWN', 'ENDINGS', 'SPOILT_SHARE', 'SPOILT_LEAST'
            'ShardFolder', 'check_spoilt', 'Cache', 'open_corpus', 'open_stills', 'check_settings']
 
 # %% ../../nbs/data/corpora.ipynb #b6e1056c
-import csv, dataclasses, hashlib, json, os, shutil, tarfile, warnings
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import warnings
 from collections import Counter
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
 import numpy as np
 from joblib import Parallel, delayed
-from ..config import FPS, SAMPLE_RATE, EMOTIONS, SpeakError, nearest
+
+from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError, nearest
+from . import faces, speech, synthetic
+from .media import SpeechLevel, probe, read_audio, video_frames
 from ..progress import progress_bar
-from . import speech, synthetic, faces
-from .media import SpeechLevel, probe, video_frames, read_audio
 from ..stopping import deaf_helpers, stopping
 
 # %% ../../nbs/data/corpora.ipynb #7f288c24
 @dataclass(frozen=True)
 class ClipInfo:
     "What is known of a clip before it is read."
-    name:str
-    identity:str
-    emotion:str      # one of `EMOTIONS`, '' where unknown
-    level:int        # 0-3, -1 where unknown
-    split:str        # 'train', 'val' or 'test'
-    pose_track:str   # clips with the same one turn their heads alike; '' where nothing is known
-    has_sound:bool
+
+    name: str
+    identity: str
+    emotion: str  # one of `EMOTIONS`, '' where unknown
+    level: int  # 0-3, -1 where unknown
+    split: str  # 'train', 'val' or 'test'
+    pose_track: str  # clips with the same one turn their heads alike; '' where nothing is known
+    has_sound: bool
 
 # %% ../../nbs/data/corpora.ipynb #11094727
 class SyntheticCorpus:
     "Clips of the embedded corpus; nothing is stored, `load` renders."
-    def __init__(self, clips:int,     # how many
-                 split:str='train',   # 'train', 'val', 'test' or 'judge'
-                 seed:int=0,          # another seed, other voices, poses and emotions
-                 longest:int=0,       # frames of a clip that are rendered, 0 for all
-                 brief:int=0):        # clips of `BRIEF` frames, of people beyond those of the others; only of 'train'
-        if split not in synthetic.IDENTITY_SPLITS: raise SpeakError(f"The embedded corpus has no split '{split}': {nearest(split, synthetic.IDENTITY_SPLITS)}")
-        if min(clips, brief) < 0: raise SpeakError(f"clips is {clips} and brief {brief}; neither can be less than 0.")
-        if brief and split != 'train': raise SpeakError(f"Brief clips are for training; the embedded corpus's split '{split}' has none.")
-        self.split, self.seed, self.longest, self.key = split, seed, longest, f'synthetic-{split}-{clips}-{seed}' + (f'-{longest}' if longest or brief else '') + (f'-{brief}' if brief else '')
+
+    def __init__(
+        self,
+        clips: int,  # how many
+        split: str = 'train',  # 'train', 'val', 'test' or 'judge'
+        seed: int = 0,  # another seed, other voices, poses and emotions
+        longest: int = 0,  # frames of a clip that are rendered, 0 for all
+        brief: int = 0,  # clips of `BRIEF` frames, of people beyond those of the others; only of 'train'
+    ):
+        if split not in synthetic.IDENTITY_SPLITS:
+            raise SpeakError(f"The embedded corpus has no split '{split}': {nearest(split, synthetic.IDENTITY_SPLITS)}")
+        if min(clips, brief) < 0:
+            raise SpeakError(f"clips is {clips} and brief {brief}; neither can be less than 0.")
+        if brief and split != 'train':
+            raise SpeakError(f"Brief clips are for training; the embedded corpus's split '{split}' has none.")
+        self.split, self.seed, self.longest, self.key = (
+            split,
+            seed,
+            longest,
+            f'synthetic-{split}-{clips}-{seed}'
+            + (f'-{longest}' if longest or brief else '')
+            + (f'-{brief}' if brief else ''),
+        )
         people, sentences = synthetic.IDENTITY_SPLITS[split], speech.SENTENCE_SPLITS[split]
-        if clips > min(2*len(people), len(sentences)): raise SpeakError(f"The embedded corpus's split '{split}' has {min(2*len(people), len(sentences))} clips; {clips} were asked for.")
+        if clips > min(2 * len(people), len(sentences)):
+            raise SpeakError(
+                f"The embedded corpus's split '{split}' has {min(2 * len(people), len(sentences))} clips; {clips} were asked for."
+            )
         kinds = [('neutral', 0)] + [(e, l) for e in EMOTIONS[1:] for l in (1, 2, 3)]
-        rng, half = np.random.default_rng([seed, clips]), (clips + 1)//2
+        rng, half = np.random.default_rng([seed, clips]), (clips + 1) // 2
         order, emotions = rng.permutation(half), rng.permutation(clips)
         self.factors = []
         for i in range(clips):
             emotion, level = kinds[emotions[i] % len(kinds)]
-            person = i % half if i < half else order[i - half]     # the second clips in another order than the poses, so that partners differ
-            self.factors.append(synthetic.Factors(identity=people[int(person)], sentence=sentences[i], voice=int(rng.integers(len(speech.VOICES))),
-                pose=people.start + seed*100_003 + i % half, emotion=emotion, level=level, expression=people.start + seed*100_003 + i))
+            person = (
+                i % half if i < half else order[i - half]
+            )  # the second clips in another order than the poses, so that partners differ
+            self.factors.append(
+                synthetic.Factors(
+                    identity=people[int(person)],
+                    sentence=sentences[i],
+                    voice=int(rng.integers(len(speech.VOICES))),
+                    pose=people.start + seed * 100_003 + i % half,
+                    emotion=emotion,
+                    level=level,
+                    expression=people.start + seed * 100_003 + i,
+                )
+            )
         more, rng = synthetic.MORE_PEOPLE, np.random.default_rng([seed, clips, brief])
-        if half + (brief + 1)//2 > len(people) + len(more): raise SpeakError(f"The embedded corpus's split '{split}' has {len(people) + len(more)} people; {clips} clips and {brief} brief ones want {half + (brief + 1)//2}.")
-        emotions, tracks = rng.permutation(brief), rng.permutation(brief)//4                 # four clips to a pose track: a person is seldom its own partner
+        if half + (brief + 1) // 2 > len(people) + len(more):
+            raise SpeakError(
+                f"The embedded corpus's split '{split}' has {len(people) + len(more)} people; {clips} clips and {brief} brief ones want {half + (brief + 1) // 2}."
+            )
+        emotions, tracks = (
+            rng.permutation(brief),
+            rng.permutation(brief) // 4,
+        )  # four clips to a pose track: a person is seldom its own partner
         for i in range(brief):
             emotion, level = kinds[emotions[i] % len(kinds)]
-            person = half + i//2
-            self.factors.append(synthetic.Factors(identity=people[person] if person < len(people) else more[person - len(people)], sentence=sentences[int(rng.integers(len(sentences)))], voice=int(rng.integers(len(speech.VOICES))),
-                pose=people.start + seed*100_003 + half + int(tracks[i]), emotion=emotion, level=level, expression=people.start + seed*100_003 + clips + i))
+            person = half + i // 2
+            self.factors.append(
+                synthetic.Factors(
+                    identity=people[person] if person < len(people) else more[person - len(people)],
+                    sentence=sentences[int(rng.integers(len(sentences)))],
+                    voice=int(rng.integers(len(speech.VOICES))),
+                    pose=people.start + seed * 100_003 + half + int(tracks[i]),
+                    emotion=emotion,
+                    level=level,
+                    expression=people.start + seed * 100_003 + clips + i,
+                )
+            )
         self.first_brief = clips
-        self.clips = [ClipInfo(f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True) for i, f in enumerate(self.factors)]
-    def load(self, i:int, size:int)->dict:
+        self.clips = [
+            ClipInfo(f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True)
+            for i, f in enumerate(self.factors)
+        ]
+
+    def load(self, i: int, size: int) -> dict:
         "Frames (T,S,S,3) uint8, wave (N,) float32, landmarks (T,68,2), lids (T,) blink in [0,1], known (T,33) the columns of `KNOWN`, surface (T,192,2) and cover (T,S,S,2) as in `synthetic.Clip`."
         truth, brief = synthetic.truth(self.factors[i]), i >= self.first_brief
         first = SILENT if brief else 0
         last = min(len(truth), first + (BRIEF if brief else self.longest or len(truth)))
         clip = synthetic.render(truth, size, range(first, last))
-        return dict(frames=clip.frames, wave=clip.truth.wave[first*SAMPLE_RATE//FPS:],       # the sound stays whole: that after the last frame is context
-                    landmarks=clip.landmarks, lids=truth.expression[first:last, -1], known=known_of(truth, last)[first:], surface=clip.surface, cover=clip.cover)
+        return dict(
+            frames=clip.frames,
+            wave=clip.truth.wave[
+                first * SAMPLE_RATE // FPS :
+            ],  # the sound stays whole: that after the last frame is context
+            landmarks=clip.landmarks,
+            lids=truth.expression[first:last, -1],
+            known=known_of(truth, last)[first:],
+            surface=clip.surface,
+            cover=clip.cover,
+        )
 
-BRIEF = 10                        # frames of a brief clip
-SILENT = 3                        # frames at the begin of a sentence in which nothing is heard yet
+
+BRIEF = 10  # frames of a brief clip
+SILENT = 3  # frames at the begin of a sentence in which nothing is heard yet
 
 # What the embedded corpus knows of each frame, by column of `known`; the emotion is an index into `EMOTIONS`
 _ends = np.cumsum([0, 6, len(synthetic.ACTION_UNITS), len(speech.ARTICULATORS), 1]).tolist()
 KNOWN = {n: slice(a, b) for n, a, b in zip(('heads', 'actions', 'articulation', 'emotion'), _ends, _ends[1:])}
 
-def known_of(truth:synthetic.Truth, n:int, # frames
-             emotions=None                 # (n,) indices where they are not the clip's
-            )->np.ndarray:                 # (n,33) float32
+
+def known_of(
+    truth: synthetic.Truth,
+    n: int,  # frames
+    emotions=None,  # (n,) indices where they are not the clip's
+) -> np.ndarray:  # (n,33) float32
     "The columns of `KNOWN` for a truth's first frames."
     emotions = np.full(n, EMOTIONS.index(truth.emotion)) if emotions is None else emotions
-    return np.concatenate([faces.head_numbers(*synthetic.head_places(truth.pose[:n])), truth.expression[:n], truth.articulation[:n], emotions[:, None]], 1).astype(np.float32)
+    return np.concatenate(
+        [
+            faces.head_numbers(*synthetic.head_places(truth.pose[:n])),
+            truth.expression[:n],
+            truth.articulation[:n],
+            emotions[:, None],
+        ],
+        1,
+    ).astype(np.float32)
+
 
 class SyntheticStills:
     """People of the embedded corpus in frames that have nothing in common but the person: head, expression and mouth are drawn anew for each.
 
     In clips a person wears one expression, and an encoder learns whose face it is instead of what is on it."""
-    def __init__(self, people:int,   # how many, of the split 'train'
-                 frames:int=16,      # of each, of all shapes together
-                 seed:int=0,
-                 shapes:int=1):      # of each: with more than one, a person's paint is on so many other heads, see `synthetic.mixed`
+
+    def __init__(
+        self,
+        people: int,  # how many, of the split 'train'
+        frames: int = 16,  # of each, of all shapes together
+        seed: int = 0,
+        shapes: int = 1,  # of each: with more than one, a person's paint is on so many other heads, see `synthetic.mixed`
+    ):
         ids, more = synthetic.IDENTITY_SPLITS['train'], synthetic.MORE_PEOPLE
-        if people > len(ids): raise SpeakError(f"The embedded corpus's split 'train' has {len(ids)} people; stills of {people} were asked for.")
-        if shapes != 1 and (shapes < 1 or frames % shapes or frames < 2*shapes): raise SpeakError(f"shapes is {shapes}; it must share the {frames} stills of a person out evenly, at least two for each shape.")
-        self.frames, self.seed, self.key = frames//shapes, seed, f'stills-{people}-{frames}-{seed}' + (f'-{shapes}' if shapes > 1 else '')
+        if people > len(ids):
+            raise SpeakError(
+                f"The embedded corpus's split 'train' has {len(ids)} people; stills of {people} were asked for."
+            )
+        if shapes != 1 and (shapes < 1 or frames % shapes or frames < 2 * shapes):
+            raise SpeakError(
+                f"shapes is {shapes}; it must share the {frames} stills of a person out evenly, at least two for each shape."
+            )
+        self.frames, self.seed, self.key = (
+            frames // shapes,
+            seed,
+            f'stills-{people}-{frames}-{seed}' + (f'-{shapes}' if shapes > 1 else ''),
+        )
         self.people = [ids[int(i)] for i in np.random.default_rng([seed, 3]).permutation(len(ids))[:people]]
         if shapes > 1:
-            others = more[0] + np.random.default_rng([seed, 5]).permutation(len(more))[:people*shapes]
-            self.people = [synthetic.mixed(p, int(o)) for p, some in zip(self.people, others.reshape(people, shapes)) for o in some]
+            others = more[0] + np.random.default_rng([seed, 5]).permutation(len(more))[: people * shapes]
+            self.people = [
+                synthetic.mixed(p, int(o)) for p, some in zip(self.people, others.reshape(people, shapes)) for o in some
+            ]
         self.clips = [ClipInfo(f'stills_{p:05d}', str(p), '', -1, 'train', '', False) for p in self.people]
-    def load(self, i:int, size:int)->dict:
+
+    def load(self, i: int, size: int) -> dict:
         "As `SyntheticCorpus.load`; the sound is one silent sample."
         rng, who = np.random.default_rng([self.seed, 4, self.people[i]]), self.people[i]
         emotions, mouths = rng.integers(len(EMOTIONS), size=self.frames), _mouths()
-        drawn = [synthetic.still_tracks(EMOTIONS[e], 0 if e == 0 else int(rng.integers(1, 4)), int(rng.integers(2**40))) for e in emotions]
+        drawn = [
+            synthetic.still_tracks(EMOTIONS[e], 0 if e == 0 else int(rng.integers(1, 4)), int(rng.integers(2**40)))
+            for e in emotions
+        ]
         pose, expression = (np.concatenate(x) for x in zip(*drawn))
         factors = synthetic.Factors(who, 0, 0, 0, 'neutral', 0, 0)
-        truth = synthetic.Truth(who, mouths[rng.integers(len(mouths), size=self.frames)], pose, expression, 'neutral', 0, np.zeros(1, np.float32), [], factors)
+        truth = synthetic.Truth(
+            who,
+            mouths[rng.integers(len(mouths), size=self.frames)],
+            pose,
+            expression,
+            'neutral',
+            0,
+            np.zeros(1, np.float32),
+            [],
+            factors,
+        )
         clip = synthetic.render(truth, size)
-        return dict(frames=clip.frames, wave=truth.wave, landmarks=clip.landmarks, lids=expression[:, -1], known=known_of(truth, self.frames, emotions), surface=clip.surface, cover=clip.cover)
+        return dict(
+            frames=clip.frames,
+            wave=truth.wave,
+            landmarks=clip.landmarks,
+            lids=expression[:, -1],
+            known=known_of(truth, self.frames, emotions),
+            surface=clip.surface,
+            cover=clip.cover,
+        )
+
 
 @lru_cache(1)
-def _mouths(): # (N,A) shapes of a mouth that speaks
+def _mouths():  # (N,A) shapes of a mouth that speaks
     first = speech.SENTENCE_SPLITS['train']
-    return np.concatenate([np.asarray(speech.articulation(speech.speak_text(speech.sentence(first[k]), k % len(speech.VOICES))), np.float32) for k in range(40)])
+    return np.concatenate(
+        [
+            np.asarray(
+                speech.articulation(speech.speak_text(speech.sentence(first[k]), k % len(speech.VOICES))), np.float32
+            )
+            for k in range(40)
+        ]
+    )
 
 # %% ../../nbs/data/corpora.ipynb #0fe0be66
-def frame_shown(n:int, # frames of the file
-                T:int  # frames at 30 a second that the same time makes
-               )->np.ndarray: # (T,) frame of the file that is on show at k/30 s, as `video_frames` takes it
+def frame_shown(
+    n: int,  # frames of the file
+    T: int,  # frames at 30 a second that the same time makes
+) -> np.ndarray:  # (T,) frame of the file that is on show at k/30 s, as `video_frames` takes it
     "Which of a file's frames each of ours is, for videos of constant rate."
-    return np.minimum((np.arange(T)*n/T + 1e-6).astype(int), n - 1)
+    return np.minimum((np.arange(T) * n / T + 1e-6).astype(int), n - 1)
+
 
 ENDINGS = dict(video='mp4', landmarks='npz', audio='wav')
 
-def sound_offset(text:str, # of the column `offset`
-                 where:str # file and line, for the error
-                )->int:    # frames by which the sound is ahead
-    "What a table says of a clip's sound; 0 where it says nothing."
-    try: return int(text.strip() or 0)
-    except ValueError: raise SpeakError(f"{where}: the offset is '{text}'; it must be a whole number of frames by which the sound is ahead, or empty.") from None
 
-def clip_rows(folder, needs=('clip', 'identity') # columns that must be there
-             )->list: # {column: value} per clip, without blanks around
+def sound_offset(
+    text: str,  # of the column `offset`
+    where: str,  # file and line, for the error
+) -> int:  # frames by which the sound is ahead
+    "What a table says of a clip's sound; 0 where it says nothing."
+    try:
+        return int(text.strip() or 0)
+    except ValueError:
+        raise SpeakError(
+            f"{where}: the offset is '{text}'; it must be a whole number of frames by which the sound is ahead, or empty."
+        ) from None
+
+
+def clip_rows(
+    folder,
+    needs=('clip', 'identity'),  # columns that must be there
+) -> list:  # {column: value} per clip, without blanks around
     "The table of a folder of clips, each row with a `split`. `SpeakError` where there is no such table."
     folder = Path(folder)
-    table = folder/'clips.csv'
-    if not folder.is_dir(): raise SpeakError(f"{folder} is no folder; give a folder of clips, as `speak prepare` makes it.")
+    table = folder / 'clips.csv'
+    if not folder.is_dir():
+        raise SpeakError(f"{folder} is no folder; give a folder of clips, as `speak prepare` makes it.")
     if not table.is_file():
-        raise SpeakError(f"{folder} has no clips.csv; a folder of clips has clips.csv, video/, landmarks/ and, where there is sound, "
-                         "audio/, as `speak prepare` makes it of videos.")
-    with open(table, newline='', encoding='utf-8-sig') as f: rows = list(csv.DictReader(f, skipinitialspace=True))
+        raise SpeakError(
+            f"{folder} has no clips.csv; a folder of clips has clips.csv, video/, landmarks/ and, where there is sound, "
+            "audio/, as `speak prepare` makes it of videos."
+        )
+    with open(table, newline='', encoding='utf-8-sig') as f:
+        rows = list(csv.DictReader(f, skipinitialspace=True))
     for need in needs:
-        if rows and need in rows[0]: continue
-        raise SpeakError(f"{table} has no column '{need}' or no rows; its first line must name at least {' and '.join(needs)}.")
+        if rows and need in rows[0]:
+            continue
+        raise SpeakError(
+            f"{table} has no column '{need}' or no rows; its first line must name at least {' and '.join(needs)}."
+        )
     rows = [{k: (v or '').strip() for k, v in r.items() if k} for r in rows]
     return [{**r, 'split': r.get('split') or 'train'} for r in rows]
 
-def clip_splits(folder)->dict: # split -> how many clips
+
+def clip_splits(folder) -> dict:  # split -> how many clips
     "The splits that a folder of clips has, with shards or without."
     return dict(Counter(r['split'] for r in clip_rows(folder)))
 
+
 class ClipFolder:
     "Prepared clips in a folder."
-    needs = 'clip', 'identity'     # columns of clips.csv
-    def __init__(self, folder, split:str='train'):
+
+    needs = 'clip', 'identity'  # columns of clips.csv
+
+    def __init__(self, folder, split: str = 'train'):
         self.folder, self.split = Path(folder), split
-        rows, table = clip_rows(folder, self.needs), self.folder/'clips.csv'
-        self.clips, self.offsets, self.has_landmarks = [], [], (self.folder/'landmarks').is_dir()   # offsets: frames by which a clip's sound is ahead
+        rows, table = clip_rows(folder, self.needs), self.folder / 'clips.csv'
+        self.clips, self.offsets, self.has_landmarks = (
+            [],
+            [],
+            (self.folder / 'landmarks').is_dir(),
+        )  # offsets: frames by which a clip's sound is ahead
         for line, r in enumerate(rows, 2):
-            if r.get('emotion', '') not in ('', *EMOTIONS): raise SpeakError(f"{table}, line {line}: there is no emotion '{r['emotion']}': {nearest(r['emotion'], EMOTIONS)}")
-            if r['split'] != split: continue
-            if problem := self._missing(r): raise SpeakError(f"{problem}; clips.csv, line {line}, promises it.")
+            if r.get('emotion', '') not in ('', *EMOTIONS):
+                raise SpeakError(
+                    f"{table}, line {line}: there is no emotion '{r['emotion']}': {nearest(r['emotion'], EMOTIONS)}"
+                )
+            if r['split'] != split:
+                continue
+            if problem := self._missing(r):
+                raise SpeakError(f"{problem}; clips.csv, line {line}, promises it.")
             level = r.get('level', '')
-            if level and not level.isdecimal(): raise SpeakError(f"{table}, line {line}: the level is '{level}'; it must be 0, 1, 2 or 3, or empty.")
+            if level and not level.isdecimal():
+                raise SpeakError(f"{table}, line {line}: the level is '{level}'; it must be 0, 1, 2 or 3, or empty.")
             self.offsets.append(sound_offset(r.get('offset', ''), f'{table}, line {line}'))
-            self.clips.append(ClipInfo(r['clip'], r['identity'], r.get('emotion', ''), int(level) if level else -1, split, '', self._has_sound(r)))
+            self.clips.append(
+                ClipInfo(
+                    r['clip'],
+                    r['identity'],
+                    r.get('emotion', ''),
+                    int(level) if level else -1,
+                    split,
+                    '',
+                    self._has_sound(r),
+                )
+            )
         if not self.clips:
-            there = ', '.join(f"{s} ({n} clip{'s'*(n > 1)})" for s, n in clip_splits(folder).items())
+            there = ', '.join(f"{s} ({n} clip{'s' * (n > 1)})" for s, n in clip_splits(folder).items())
             raise SpeakError(f"{table} has no clip of the split '{split}'; those that it has are {there}.")
-        changed = [(f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else None for f in self._all_files()]       # a clip that is replaced makes another cache
-        stamp = hashlib.sha1(table.read_bytes() + b'speech at one level' + str((self.folder.resolve(), changed)).encode()).hexdigest()[:10]
+        changed = [
+            (f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else None for f in self._all_files()
+        ]  # a clip that is replaced makes another cache
+        stamp = hashlib.sha1(
+            table.read_bytes() + b'speech at one level' + str((self.folder.resolve(), changed)).encode()
+        ).hexdigest()[:10]
         self.key = f'{self.folder.resolve().name}-{split}-{stamp}'
+
     # Where a clip's files are: what shards do in another way.
-    def _file(self, kind, clip): return self.folder/kind/f'{clip}.{ENDINGS[kind]}'
-    def _missing(self, row): # what of a clip should be there and is not
-        files = {kind: self._file(kind, row['clip']) for kind in ('video', *['landmarks']*self.has_landmarks)}
+    def _file(self, kind, clip):
+        return self.folder / kind / f'{clip}.{ENDINGS[kind]}'
+
+    def _missing(self, row):  # what of a clip should be there and is not
+        files = {kind: self._file(kind, row['clip']) for kind in ('video', *['landmarks'] * self.has_landmarks)}
         lost = next((kind for kind, f in files.items() if not f.is_file()), None)
-        rule = ', and landmarks are for all clips (NaN where they are not known) or for none'*(lost == 'landmarks')
+        rule = ', and landmarks are for all clips (NaN where they are not known) or for none' * (lost == 'landmarks')
         return lost and f'{files[lost]} is missing{rule}'
-    def _has_sound(self, row)->bool: return self._file('audio', row['clip']).is_file()
-    def _all_files(self): return (self._file(kind, c.name) for c in self.clips for kind in ENDINGS)
+
+    def _has_sound(self, row) -> bool:
+        return self._file('audio', row['clip']).is_file()
+
+    def _all_files(self):
+        return (self._file(kind, c.name) for c in self.clips for kind in ENDINGS)
+
     @contextmanager
-    def _opened(self, i): # yields kind -> path
+    def _opened(self, i):  # yields kind -> path
         yield lambda kind: self._file(kind, self.clips[i].name)
-    def _speech(self, path)->np.ndarray: # (N,) float32
+
+    def _speech(self, path) -> np.ndarray:  # (N,) float32
         "The sound of a clip at the level at which networks hear speech."
         wave = read_audio(path)
         level = SpeechLevel().add(wave)
-        if level.silent: raise SpeakError(f"{path} is silent from start to end: delete it, so that the clip counts as one without sound, or record it again.")
+        if level.silent:
+            raise SpeakError(
+                f"{path} is silent from start to end: delete it, so that the clip counts as one without sound, or record it again."
+            )
         return level.apply(wave)
-    def _landmarks(self, path)->np.ndarray: # (n,68,2) float32, pixels of the file's own frames
+
+    def _landmarks(self, path) -> np.ndarray:  # (n,68,2) float32, pixels of the file's own frames
         try:
-            with np.load(path, allow_pickle=False) as file: points = file['landmarks'].astype(np.float32)
-        except Exception: raise SpeakError(f"{path} cannot be read; it must be a NumPy archive with an array 'landmarks' of (frames, 68, 2) pixels.") from None   # a damaged one makes NumPy fail in any way
-        if points.ndim != 3 or points.shape[1:] != (68, 2) or not len(points): raise SpeakError(f"{path} holds landmarks of shape {points.shape}; it must be (frames, 68, 2).")
+            with np.load(path, allow_pickle=False) as file:
+                points = file['landmarks'].astype(np.float32)
+        except Exception:
+            raise SpeakError(
+                f"{path} cannot be read; it must be a NumPy archive with an array 'landmarks' of (frames, 68, 2) pixels."
+            ) from None  # a damaged one makes NumPy fail in any way
+        if points.ndim != 3 or points.shape[1:] != (68, 2) or not len(points):
+            raise SpeakError(f"{path} holds landmarks of shape {points.shape}; it must be (frames, 68, 2).")
         return points
-    def frames(self, i:int)->int:
+
+    def frames(self, i: int) -> int:
         "How many frames a clip has, as its video's header says."
-        with self._opened(i) as file: return max(1, round(probe(file('video')).duration_s*FPS))
-    def load(self, i:int, size:int,
-             longest:int=0,  # frames that are wanted at most, 0 for all
-             part:float=0.,  # from the clip's begin (0) to its end (1): which of them
-             around:int=0    # frames whose sound is wanted too, before and after
-            )->dict:
+        with self._opened(i) as file:
+            return max(1, round(probe(file('video')).duration_s * FPS))
+
+    def load(
+        self,
+        i: int,
+        size: int,
+        longest: int = 0,  # frames that are wanted at most, 0 for all
+        part: float = 0.0,  # from the clip's begin (0) to its end (1): which of them
+        around: int = 0,  # frames whose sound is wanted too, before and after
+    ) -> dict:
         "As `SyntheticCorpus.load`, but nothing is `known`; without landmarks they are NaN; wave is silence where the clip has no sound, and around it."
-        with self._opened(i) as file: return self._read(file, self.clips[i].has_sound, self.offsets[i], self.frames(i) if longest else 0, size, longest, part, around)
+        with self._opened(i) as file:
+            return self._read(
+                file,
+                self.clips[i].has_sound,
+                self.offsets[i],
+                self.frames(i) if longest else 0,
+                size,
+                longest,
+                part,
+                around,
+            )
+
     def _read(self, file, has_sound, offset, T, size, longest, part, around):
-        first = int(part*(T - longest + 1)) if T > longest else 0
+        first = int(part * (T - longest + 1)) if T > longest else 0
         small = []
-        for frame in video_frames(file('video'), start_s=first/FPS, end_s=(first + longest)/FPS if longest else None):   # 30 a second; one large frame in memory at a time
-            H, W = frame.shape[:2]; side = max(H, W)
-            square = faces.Square((W - side)//2, (H - side)//2, side)                    # padded to a square, never stretched
+        for frame in video_frames(
+            file('video'), start_s=first / FPS, end_s=(first + longest) / FPS if longest else None
+        ):  # 30 a second; one large frame in memory at a time
+            H, W = frame.shape[:2]
+            side = max(H, W)
+            square = faces.Square((W - side) // 2, (H - side) // 2, side)  # padded to a square, never stretched
             small.append(faces.apply_crop(frame, square, size))
         small, n = np.stack(small), len(small)
         T = max(T, n) if longest else n
         points = self._landmarks(file('landmarks')) if self.has_landmarks else np.full((T, 68, 2), np.nan, np.float32)
         points = points[frame_shown(len(points), T)]
-        points = (points - (square.left, square.top) + 0.5)*(size/side) - 0.5
+        points = (points - (square.left, square.top) + 0.5) * (size / side) - 0.5
         eyes = faces.eye_opening(points)
-        open_eyes = np.nanpercentile(eyes, 90) if np.isfinite(eyes).any() else 1.
-        lids = np.nan_to_num(np.clip(1 - eyes/max(open_eyes, 1e-6), 0, 1))               # of the whole clip, so that a part has the same
-        a, samples = round((first - around - offset)/FPS*SAMPLE_RATE), round((n + 2*around)/FPS*SAMPLE_RATE)
+        open_eyes = np.nanpercentile(eyes, 90) if np.isfinite(eyes).any() else 1.0
+        lids = np.nan_to_num(
+            np.clip(1 - eyes / max(open_eyes, 1e-6), 0, 1)
+        )  # of the whole clip, so that a part has the same
+        a, samples = round((first - around - offset) / FPS * SAMPLE_RATE), round((n + 2 * around) / FPS * SAMPLE_RATE)
         wave, heard = np.zeros(samples, np.float32), self._speech(file('audio')) if has_sound else ()
-        known = heard[max(a, 0):max(0, min(a + samples, round((T - offset)/FPS*SAMPLE_RATE)))]
-        wave[max(-a, 0):max(-a, 0) + len(known)] = known
+        known = heard[max(a, 0) : max(0, min(a + samples, round((T - offset) / FPS * SAMPLE_RATE)))]
+        wave[max(-a, 0) : max(-a, 0) + len(known)] = known
         at = slice(first, first + n)
         return dict(frames=small, wave=wave, landmarks=points[at].astype(np.float32), lids=lids[at].astype(np.float32))
 
 # %% ../../nbs/data/corpora.ipynb #a7d10c02
 class ShardFolder(ClipFolder):
     "Prepared clips in the tar files of a folder `shards`."
+
     needs = 'clip', 'identity', 'shard', 'audio_s'
-    def __init__(self, folder, split:str='train'):
+
+    def __init__(self, folder, split: str = 'train'):
         self._shard_of, self._there = [], {}
         super().__init__(folder, split)
         shards = {s: k for k, s in enumerate(self._there)}
         self.shards, self._shard_of = list(shards), np.array([shards[s] for s in self._shard_of], np.int32)
-        self._where = np.full((len(self.clips), len(ENDINGS), 2), -1, np.int64)          # where a clip's files begin in their tar, and their sizes; filled shard by shard
+        self._where = np.full(
+            (len(self.clips), len(ENDINGS), 2), -1, np.int64
+        )  # where a clip's files begin in their tar, and their sizes; filled shard by shard
         self._damage = {}
         first = next((i for i in range(len(self.clips)) if self._lies(i)['video'][0] >= 0), None)
-        if first is None: raise SpeakError(f"{self.folder/'shards'} holds none of the clips of split '{split}' that clips.csv promises; the shards are damaged or of another corpus, copy or prepare them again.")
+        if first is None:
+            raise SpeakError(
+                f"{self.folder / 'shards'} holds none of the clips of split '{split}' that clips.csv promises; the shards are damaged or of another corpus, copy or prepare them again."
+            )
         self.has_landmarks = self._lies(first)['landmarks'][0] >= 0
-    def _path(self, shard): return self.folder/'shards'/f'{shard}.tar'
+
+    def _path(self, shard):
+        return self.folder / 'shards' / f'{shard}.tar'
+
     def _missing(self, row):
         shard = row['shard']
-        if shard not in self._there: self._there[shard] = self._path(shard).is_file()
+        if shard not in self._there:
+            self._there[shard] = self._path(shard).is_file()
         self._shard_of.append(shard)
         return None if self._there[shard] else f'{self._path(shard)} is missing'
-    def _has_sound(self, row): return bool(row['audio_s'])
-    def _all_files(self): return map(self._path, self._there)
-    def _lies(self, i)->dict: # kind -> (offset, size), (-1, -1) for a file that is not there
+
+    def _has_sound(self, row):
+        return bool(row['audio_s'])
+
+    def _all_files(self):
+        return map(self._path, self._there)
+
+    def _lies(self, i) -> dict:  # kind -> (offset, size), (-1, -1) for a file that is not there
         shard = self._shard_of[i]
-        if shard not in self._damage: self._damage[shard] = self._scan(shard)
+        if shard not in self._damage:
+            self._damage[shard] = self._scan(shard)
         return dict(zip(ENDINGS, self._where[i].tolist()))
-    def _scan(self, shard)->str:
+
+    def _scan(self, shard) -> str:
         "Read a shard's headers into `_where`; why it cannot be read to its end, if so."
         path, kinds = self._path(self.shards[shard]), {f'.{e}': k for k, e in enumerate(ENDINGS.values())}
         rows = {self.clips[i].name.replace('.', '%2E'): i for i in np.flatnonzero(self._shard_of == shard)}
@@ -272,145 +501,266 @@ class ShardFolder(ClipFolder):
             with tarfile.open(path, 'r:') as tar:
                 while m := tar.next():
                     name, dot, ending = m.name.partition('.')
-                    if m.isfile() and name in rows and dot + ending in kinds and m.offset_data + m.size <= end: self._where[rows[name], kinds[dot + ending]] = m.offset_data, m.size
-                    tar.members = []                                                     # or it keeps them all
+                    if m.isfile() and name in rows and dot + ending in kinds and m.offset_data + m.size <= end:
+                        self._where[rows[name], kinds[dot + ending]] = m.offset_data, m.size
+                    tar.members = []  # or it keeps them all
             return ''
-        except (tarfile.TarError, OSError) as e: return f' ({e})'
+        except (tarfile.TarError, OSError) as e:
+            return f' ({e})'
+
     @contextmanager
     def _opened(self, i):
         name, path = self.clips[i].name, self._path(self.shards[self._shard_of[i]])
         lies = self._lies(i)
-        wanted = ['video', *['landmarks']*self.has_landmarks, *['audio']*self.clips[i].has_sound]
-        if lost := [k for k in wanted if lies[k][0] < 0]: raise SpeakError(f"{path} has no whole {name}.{ENDINGS[lost[0]]}{self._damage[self._shard_of[i]]}, which clips.csv promises; the shard is cut off or another one, copy or prepare it again.")
-        with TemporaryDirectory() as d:                                                  # FFmpeg reads files; a copy of some 100 kB costs next to nothing
+        wanted = ['video', *['landmarks'] * self.has_landmarks, *['audio'] * self.clips[i].has_sound]
+        if lost := [k for k in wanted if lies[k][0] < 0]:
+            raise SpeakError(
+                f"{path} has no whole {name}.{ENDINGS[lost[0]]}{self._damage[self._shard_of[i]]}, which clips.csv promises; the shard is cut off or another one, copy or prepare it again."
+            )
+        with TemporaryDirectory() as d:  # FFmpeg reads files; a copy of some 100 kB costs next to nothing
             try:
                 with open(path, 'rb') as tar:
                     for kind in wanted:
-                        tar.seek(lies[kind][0]); (Path(d)/f'{name}.{ENDINGS[kind]}').write_bytes(tar.read(lies[kind][1]))
-                yield lambda kind: Path(d)/f'{name}.{ENDINGS[kind]}'
-            except OSError as e: raise SpeakError(f"{path} cannot be read ({e.strerror}); {name} is in it.")
-            except SpeakError as e: raise SpeakError(str(e).replace(d, str(path))) from None
+                        tar.seek(lies[kind][0])
+                        (Path(d) / f'{name}.{ENDINGS[kind]}').write_bytes(tar.read(lies[kind][1]))
+                yield lambda kind: Path(d) / f'{name}.{ENDINGS[kind]}'
+            except OSError as e:
+                raise SpeakError(f"{path} cannot be read ({e.strerror}); {name} is in it.")
+            except SpeakError as e:
+                raise SpeakError(str(e).replace(d, str(path))) from None
 
 # %% ../../nbs/data/corpora.ipynb #759007d0
-SPOILT_SHARE, SPOILT_LEAST = .05, 2    # of clips that cannot be read: the run stops past that share, but never for so few
+SPOILT_SHARE, SPOILT_LEAST = (
+    0.05,
+    2,
+)  # of clips that cannot be read: the run stops past that share, but never for so few
 
-def check_spoilt(bad:dict, # name: reason
-                 of:int,   # clips
-                 share:float, corpus:str,
-                 sure:float=0.): # standard deviations by which chance may exceed the share, where `of` is a sample
+
+def check_spoilt(
+    bad: dict,  # name: reason
+    of: int,  # clips
+    share: float,
+    corpus: str,
+    sure: float = 0.0,  # standard deviations by which chance may exceed the share, where `of` is a sample
+):
     "Stop where too many clips cannot be read."
-    if len(bad) > max(SPOILT_LEAST, share*of + sure*(share*of)**.5):
-        raise SpeakError(f"{len(bad)} of {of} clips of {corpus} cannot be used, more than spoilt_share={share:g} allows: {', '.join(list(bad)[-3:])}{' and others' if len(bad) > 3 else ''}, the last because: {list(bad.values())[-1]}")
+    if len(bad) > max(SPOILT_LEAST, share * of + sure * (share * of) ** 0.5):
+        raise SpeakError(
+            f"{len(bad)} of {of} clips of {corpus} cannot be used, more than spoilt_share={share:g} allows: {', '.join(list(bad)[-3:])}{' and others' if len(bad) > 3 else ''}, the last because: {list(bad.values())[-1]}"
+        )
+
 
 class Cache:
     "A corpus at one size as arrays on disk; open with the folder that `Cache.build` returned."
+
     def __init__(self, folder):
         self.folder = Path(folder)
         try:
-            meta = json.loads((self.folder/'clips.json').read_text())
+            meta = json.loads((self.folder / 'clips.json').read_text())
             self.clips, self.rejected = [ClipInfo(**c) for c in meta['clips']], meta['rejected']
             self.start, self.wave_start, self.size = np.array(meta['start']), np.array(meta['wave_start']), meta['size']
-            self.frames, self.wave, self.landmarks, self.lids = (np.load(self.folder/f'{n}.npy', mmap_mode='r') for n in ('frames', 'wave', 'landmarks', 'lids'))
-            self.known, self.surface, self.cover = (np.load(self.folder/f'{n}.npy', mmap_mode='r') if meta['known'] else None for n in ('known', 'surface', 'cover'))   # of the embedded corpus
-        except (OSError, ValueError, KeyError) as e: raise SpeakError(f"The cache {self.folder} is damaged ({e}); delete it, and it is built again.")
-    def __len__(self): return len(self.clips)
-    reading = 'from a cache'   # how a run reads its frames, kept with its checkpoints
-    def summary(self)->str:
-        return (f'{len(self)} clips, {len(self.frames)} frames, {len({c.identity for c in self.clips})} people, {sum(c.has_sound for c in self.clips)} clips with sound'
-                + (f'; could not be read and left out: {len(self.rejected)}' if self.rejected else ''))
-    def at(self, step:int, process:int)->'Cache': return self  # what batch number `step` of a process is drawn from; see `data.streaming` for what this is where the cache does not fit
-    def landmarked(self)->np.ndarray: # (clips,) bool
+            self.frames, self.wave, self.landmarks, self.lids = (
+                np.load(self.folder / f'{n}.npy', mmap_mode='r') for n in ('frames', 'wave', 'landmarks', 'lids')
+            )
+            self.known, self.surface, self.cover = (
+                np.load(self.folder / f'{n}.npy', mmap_mode='r') if meta['known'] else None
+                for n in ('known', 'surface', 'cover')
+            )  # of the embedded corpus
+        except (OSError, ValueError, KeyError) as e:
+            raise SpeakError(f"The cache {self.folder} is damaged ({e}); delete it, and it is built again.")
+
+    def __len__(self):
+        return len(self.clips)
+
+    reading = 'from a cache'  # how a run reads its frames, kept with its checkpoints
+
+    def summary(self) -> str:
+        return (
+            f'{len(self)} clips, {len(self.frames)} frames, {len({c.identity for c in self.clips})} people, {sum(c.has_sound for c in self.clips)} clips with sound'
+            + (f'; could not be read and left out: {len(self.rejected)}' if self.rejected else '')
+        )
+
+    def at(self, step: int, process: int) -> 'Cache':
+        return self  # what batch number `step` of a process is drawn from; see `data.streaming` for what this is where the cache does not fit
+
+    def landmarked(self) -> np.ndarray:  # (clips,) bool
         "Which clips have landmarks, in one frame at least."
         ends = zip(self.start, self.start[1:])
         return np.array([np.isfinite(self.landmarks[a:b]).all((1, 2)).any() for a, b in ends])
-    def length(self, clip:int)->int: return int(self.start[clip + 1] - self.start[clip]) # frames of a clip
-    def sound(self, clip:int, frame:int, frames:int)->np.ndarray: # (round(frames/30·16000),) float32, zeros outside the clip
+
+    def length(self, clip: int) -> int:
+        return int(self.start[clip + 1] - self.start[clip])  # frames of a clip
+
+    def sound(
+        self, clip: int, frame: int, frames: int
+    ) -> np.ndarray:  # (round(frames/30·16000),) float32, zeros outside the clip
         "The sound from one frame's time on, for so many frames' time."
-        n, a = round(frames/FPS*SAMPLE_RATE), round(frame/FPS*SAMPLE_RATE)
+        n, a = round(frames / FPS * SAMPLE_RATE), round(frame / FPS * SAMPLE_RATE)
         lo, hi = self.wave_start[clip], self.wave_start[clip + 1]
         out, b, e = np.zeros(n, np.float32), max(a, 0), min(a + n, hi - lo)
-        if e > b: out[b - a:e - a] = self.wave[lo + b:lo + e]/np.float32(32767)
+        if e > b:
+            out[b - a : e - a] = self.wave[lo + b : lo + e] / np.float32(32767)
         return out
+
     @staticmethod
-    def place(corpus, folder, size:int)->Path:
+    def place(corpus, folder, size: int) -> Path:
         "Where `build` puts what it makes."
         return Path(folder, f'{corpus.key}-{size}')
+
     @classmethod
-    def build(cls, corpus, folder, size:int, jobs:int=0, progress:bool=True, spoilt_share:float=SPOILT_SHARE)->'Cache':
+    def build(
+        cls, corpus, folder, size: int, jobs: int = 0, progress: bool = True, spoilt_share: float = SPOILT_SHARE
+    ) -> 'Cache':
         "Load every clip of a corpus at a size, or open what an earlier call made. `jobs`: processes, 0 for one per core."
         final = cls.place(corpus, folder, size)
-        if final.is_dir(): return cls(final)
+        if final.is_dir():
+            return cls(final)
         part = final.with_name(f'{final.name}.{os.getpid()}.part')
         with stopping():
             try:
                 shutil.rmtree(part, ignore_errors=True)
-                (part/'clips').mkdir(parents=True)
+                (part / 'clips').mkdir(parents=True)
                 loaded, rejected = {}, {}
-                together = min(16, 1 + len(corpus.clips)//400)                                # clips a task: the corpus is sent with each, and a large one takes longer to send than a clip to render
+                together = min(
+                    16, 1 + len(corpus.clips) // 400
+                )  # clips a task: the corpus is sent with each, and a large one takes longer to send than a clip to render
                 pool = Parallel(jobs or -1, return_as='generator', batch_size=together, idle_worker_timeout=10)
-                with deaf_helpers(): results = pool(delayed(_load_one)(corpus, i, size, part) for i in range(len(corpus.clips)))
+                with deaf_helpers():
+                    results = pool(delayed(_load_one)(corpus, i, size, part) for i in range(len(corpus.clips)))
                 with warnings.catch_warnings(), closing(results):
-                    warnings.filterwarnings('ignore', '.* tasks', UserWarning)               # joblib's, when it is stopped early
-                    for i, result in enumerate(progress_bar(results, f'cache {corpus.key}', len(corpus.clips), unit='clip', disable=not progress)):
-                        if not isinstance(result, str): loaded[i] = result; continue
-                        rejected[corpus.clips[i].name] = result; print(f'left out: {corpus.clips[i].name}: {result}')
+                    warnings.filterwarnings('ignore', '.* tasks', UserWarning)  # joblib's, when it is stopped early
+                    for i, result in enumerate(
+                        progress_bar(
+                            results, f'cache {corpus.key}', len(corpus.clips), unit='clip', disable=not progress
+                        )
+                    ):
+                        if not isinstance(result, str):
+                            loaded[i] = result
+                            continue
+                        rejected[corpus.clips[i].name] = result
+                        print(f'left out: {corpus.clips[i].name}: {result}')
                         check_spoilt(rejected, len(corpus.clips), spoilt_share, corpus.key)
-                if not loaded: raise SpeakError(f"None of the {len(corpus.clips)} clips of {corpus.key} can be read, the last because: {result}")
+                if not loaded:
+                    raise SpeakError(
+                        f"None of the {len(corpus.clips)} clips of {corpus.key} can be read, the last because: {result}"
+                    )
                 kept, (frames, samples) = list(loaded), np.array(list(loaded.values())).T
                 start, wave_start = (np.concatenate([[0], np.cumsum(n)]) for n in (frames, samples))
-                shapes = dict(frames=((start[-1], size, size, 3), np.uint8), wave=((wave_start[-1],), np.int16), landmarks=((start[-1], 68, 2), np.float32), lids=((start[-1],), np.float32))
-                known = (part/'clips'/f'{kept[0]}.known.npy').exists()
-                if known: shapes.update(known=((start[-1], _ends[-1]), np.float32), surface=((start[-1], synthetic.SURFACE, 2), np.float32), cover=((start[-1], size, size, 2), np.uint8))
+                shapes = dict(
+                    frames=((start[-1], size, size, 3), np.uint8),
+                    wave=((wave_start[-1],), np.int16),
+                    landmarks=((start[-1], 68, 2), np.float32),
+                    lids=((start[-1],), np.float32),
+                )
+                known = (part / 'clips' / f'{kept[0]}.known.npy').exists()
+                if known:
+                    shapes.update(
+                        known=((start[-1], _ends[-1]), np.float32),
+                        surface=((start[-1], synthetic.SURFACE, 2), np.float32),
+                        cover=((start[-1], size, size, 2), np.uint8),
+                    )
                 for name, (shape, kind) in shapes.items():
-                    whole = np.lib.format.open_memmap(part/f'{name}.npy', 'w+', kind, tuple(int(n) for n in shape))
+                    whole = np.lib.format.open_memmap(part / f'{name}.npy', 'w+', kind, tuple(int(n) for n in shape))
                     at = wave_start if name == 'wave' else start
                     for k, i in enumerate(kept):
-                        file = part/'clips'/f'{i}.{name}.npy'; whole[at[k]:at[k + 1]] = np.load(file); file.unlink()   # so that the disk never holds all twice
+                        file = part / 'clips' / f'{i}.{name}.npy'
+                        whole[at[k] : at[k + 1]] = np.load(file)
+                        file.unlink()  # so that the disk never holds all twice
                     whole.flush()
-                shutil.rmtree(part/'clips')
-                (part/'clips.json').write_text(json.dumps(dict(size=size, known=known, start=start.tolist(), wave_start=wave_start.tolist(), clips=[dataclasses.asdict(corpus.clips[i]) for i in kept], rejected=rejected)))
+                shutil.rmtree(part / 'clips')
+                (part / 'clips.json').write_text(
+                    json.dumps(
+                        dict(
+                            size=size,
+                            known=known,
+                            start=start.tolist(),
+                            wave_start=wave_start.tolist(),
+                            clips=[dataclasses.asdict(corpus.clips[i]) for i in kept],
+                            rejected=rejected,
+                        )
+                    )
+                )
                 os.replace(part, final)
             except OSError as e:
-                if final.is_dir(): pass                      # another process was faster: its cache is as good
-                else: raise SpeakError(f"{final} could not be written ({e.strerror}); a folder with room for {len(corpus.clips)} clips at {size}x{size} is needed.")
-            finally: shutil.rmtree(part, ignore_errors=True)
+                if final.is_dir():
+                    pass  # another process was faster: its cache is as good
+                else:
+                    raise SpeakError(
+                        f"{final} could not be written ({e.strerror}); a folder with room for {len(corpus.clips)} clips at {size}x{size} is needed."
+                    )
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
         return cls(final)
 
-def _load_one(corpus, i, size, part): # -> (frames, samples), or why the clip cannot be used
-    try: clip = corpus.load(i, size)
-    except SpeakError as e: return str(e)
-    clip['wave'] = np.round(np.clip(clip['wave'], -1, 1)*32767).astype(np.int16)
-    for name, values in clip.items(): np.save(part/'clips'/f'{i}.{name}.npy', values)
+
+def _load_one(corpus, i, size, part):  # -> (frames, samples), or why the clip cannot be used
+    try:
+        clip = corpus.load(i, size)
+    except SpeakError as e:
+        return str(e)
+    clip['wave'] = np.round(np.clip(clip['wave'], -1, 1) * 32767).astype(np.int16)
+    for name, values in clip.items():
+        np.save(part / 'clips' / f'{i}.{name}.npy', values)
     return len(clip['frames']), len(clip['wave'])
 
-def open_corpus(data:str,           # 'synthetic' or a folder of clips
-                clips:int,          # of the embedded corpus; a folder, with shards or without, gives what it has
-                split:str='train',
-                seed:int=0,
-                longest:int=0,      # frames of a clip of the embedded corpus, 0 for all
-                brief:int=0):       # its brief clips besides
-    "The corpus that a run's setting `data` names."
-    if data == 'synthetic': return SyntheticCorpus(clips, split, seed, longest, brief)
-    return (ShardFolder if (Path(data)/'shards').is_dir() else ClipFolder)(data, split)
 
-def open_stills(config, data:str, folder, progress:bool=True)->'Cache|None':
+def open_corpus(
+    data: str,  # 'synthetic' or a folder of clips
+    clips: int,  # of the embedded corpus; a folder, with shards or without, gives what it has
+    split: str = 'train',
+    seed: int = 0,
+    longest: int = 0,  # frames of a clip of the embedded corpus, 0 for all
+    brief: int = 0,  # its brief clips besides
+):
+    "The corpus that a run's setting `data` names."
+    if data == 'synthetic':
+        return SyntheticCorpus(clips, split, seed, longest, brief)
+    return (ShardFolder if (Path(data) / 'shards').is_dir() else ClipFolder)(data, split)
+
+
+def open_stills(config, data: str, folder, progress: bool = True) -> 'Cache|None':
     "The stills that a run's settings ask for as a cache in this folder; None where they ask for none, or for another corpus than the embedded one."
     wanted = config.stills and config.batch_labels and data == 'synthetic'
-    return Cache.build(SyntheticStills(config.stills, seed=config.seed, shapes=config.shapes), folder, config.size, jobs=int(config.stills < 100), progress=progress) if wanted else None   # a few are not worth starting processes
+    return (
+        Cache.build(
+            SyntheticStills(config.stills, seed=config.seed, shapes=config.shapes),
+            folder,
+            config.size,
+            jobs=int(config.stills < 100),
+            progress=progress,
+        )
+        if wanted
+        else None
+    )  # a few are not worth starting processes
 
-LANDMARKS_HOW = ("for landmarks, `pip install 'speak[landmarks]'` and prepare the clips again with "
-                 "detector='face-alignment'")
+
+LANDMARKS_HOW = (
+    "for landmarks, `pip install 'speak[landmarks]'` and prepare the clips again with detector='face-alignment'"
+)
+
 
 def check_settings(cache, config):
     "Refuse a run whose settings ask the corpus for what it does not have; the sentence has the settings that do without."
-    seen = np.isfinite(cache.landmarks[::max(1, len(cache.landmarks)//2000)]).all((1, 2)).any()
+    seen = np.isfinite(cache.landmarks[:: max(1, len(cache.landmarks) // 2000)]).all((1, 2)).any()
     heard, felt = any(c.has_sound for c in cache.clips), any(c.emotion for c in cache.clips)
     lacks, change = [], {}
-    if not seen: lacks.append('landmarks')
-    if not heard: lacks.append('sound')
-    without = {'weights_irfd': [n for n in ('angles', 'flow') if not seen], 'weights_talker': [*(['flow'] if not seen else []), *(['sync'] if not (seen and heard) else [])]}
+    if not seen:
+        lacks.append('landmarks')
+    if not heard:
+        lacks.append('sound')
+    without = {
+        'weights_irfd': [n for n in ('angles', 'flow') if not seen],
+        'weights_talker': [*(['flow'] if not seen else []), *(['sync'] if not (seen and heard) else [])],
+    }
     for name, losses in without.items():
-        if wrong := [n for n in losses if getattr(config, name).get(n)]: change[name] = '{' + ', '.join(f'{n}: 0' for n in wrong) + '}'
-    if not seen and config.paint_from: change['paint_from'] = 0
-    if not seen and not felt and config.steps_labels: lacks.append('emotions'); change['steps_labels'] = 0
-    if change: raise SpeakError(f"The clips of {cache.folder.name} have no {' and no '.join(lacks)}, which this run's settings ask for; prepare the clips with them, or add to the settings {{{', '.join(f'{n}: {v}' for n, v in change.items())}}}.")
+        if wrong := [n for n in losses if getattr(config, name).get(n)]:
+            change[name] = '{' + ', '.join(f'{n}: 0' for n in wrong) + '}'
+    if not seen and config.paint_from:
+        change['paint_from'] = 0
+    if not seen and not felt and config.steps_labels:
+        lacks.append('emotions')
+        change['steps_labels'] = 0
+    if change:
+        raise SpeakError(
+            f"The clips of {cache.folder.name} have no {' and no '.join(lacks)}, which this run's settings ask for; prepare the clips with them, or add to the settings {{{', '.join(f'{n}: {v}' for n, v in change.items())}}}."
+        )

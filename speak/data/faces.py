@@ -32,267 +32,346 @@ from .media import probe, video_frames
 # %% ../../nbs/data/faces.ipynb #148dd9a9
 class Box(NamedTuple):
     "A face in a picture: pixels from the picture's left and top edges, and how many windows of the detector agreed on it."
+
     left: float
     top: float
     right: float
     bottom: float
-    score: float = 0.
+    score: float = 0.0
 
     @property
-    def width(self): return self.right - self.left
+    def width(self):
+        return self.right - self.left
+
     @property
-    def centre(self): return (self.left+self.right)/2, (self.top+self.bottom)/2
+    def centre(self):
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
 # %% ../../nbs/data/faces.ipynb #1dc417eb
-WORK_SIDE = 256   # shorter side of the copy that is searched, pixels
+WORK_SIDE = 256  # shorter side of the copy that is searched, pixels
 WORK_LONG = 1024  # and the most that its longer side may have
 
+
 def working_copy(
-    image:np.ndarray, # uint8 (H,W,3) RGB
-)->tuple: # uint8 copy whose shorter side is `WORK_SIDE`, and the factor from its pixels to the image's
+    image: np.ndarray,  # uint8 (H,W,3) RGB
+) -> tuple:  # uint8 copy whose shorter side is `WORK_SIDE`, and the factor from its pixels to the image's
     "The copy of `image` that the detector searches, and its scale."
     h, w = image.shape[:2]
-    z = min(WORK_SIDE/min(h, w), WORK_LONG/max(h, w))
-    size = max(1, round(w*z)), max(1, round(h*z))
+    z = min(WORK_SIDE / min(h, w), WORK_LONG / max(h, w))
+    size = max(1, round(w * z)), max(1, round(h * z))
     # reducing_gap shrinks by whole blocks first, which is many times faster for a 12-megapixel photo
-    return np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC, reducing_gap=2.)), 1/z
+    return np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC, reducing_gap=2.0)), 1 / z
 
 # %% ../../nbs/data/faces.ipynb #1b0203a4
 @lru_cache(1)
-def _cascade(): return Cascade(data.lbp_frontal_face_cascade_filename())
+def _cascade():
+    return Cascade(data.lbp_frontal_face_cascade_filename())
+
 
 def group_windows(
-    windows:np.ndarray, # (N,4) left, top, right, bottom
-    iou:float=.4,       # windows that overlap by more than this show the same face
-)->list: # one `Box` per group, the score being the number of its windows
+    windows: np.ndarray,  # (N,4) left, top, right, bottom
+    iou: float = 0.4,  # windows that overlap by more than this show the same face
+) -> list:  # one `Box` per group, the score being the number of its windows
     "One box, the median, for each group of overlapping windows."
-    if not len(windows): return []
-    lo = np.maximum(windows[:,None,:2], windows[None,:,:2])  # (N,N,2)
-    hi = np.minimum(windows[:,None,2:], windows[None,:,2:])  # (N,N,2)
-    both = (hi-lo).clip(0).prod(-1)                          # (N,N) areas of intersection
-    area = (windows[:,2:]-windows[:,:2]).prod(-1)            # (N,)
-    n, group = connected_components(both/(area[:,None]+area-both) > iou, directed=False)
-    return [Box(*np.median(windows[group==i], 0).tolist(), score=float((group==i).sum())) for i in range(n)]
+    if not len(windows):
+        return []
+    lo = np.maximum(windows[:, None, :2], windows[None, :, :2])  # (N,N,2)
+    hi = np.minimum(windows[:, None, 2:], windows[None, :, 2:])  # (N,N,2)
+    both = (hi - lo).clip(0).prod(-1)  # (N,N) areas of intersection
+    area = (windows[:, 2:] - windows[:, :2]).prod(-1)  # (N,)
+    n, group = connected_components(both / (area[:, None] + area - both) > iou, directed=False)
+    return [Box(*np.median(windows[group == i], 0).tolist(), score=float((group == i).sum())) for i in range(n)]
 
 # %% ../../nbs/data/faces.ipynb #15a07f1e
-WEAK = 1/8      # of the best face's score: weaker boxes in the same picture are accidents
-MIN_SCORE = 4   # windows; a patch of texture gets one or two, a frontal face ten and more
+WEAK = 1 / 8  # of the best face's score: weaker boxes in the same picture are accidents
+MIN_SCORE = 4  # windows; a patch of texture gets one or two, a frontal face ten and more
+
 
 def keep_faces(
-    boxes:list, # of `Box`
-)->list: # largest first
+    boxes: list,  # of `Box`
+) -> list:  # largest first
     "`boxes` without weak ones and without the parts of a face that lie in a larger one."
     best = max((b.score for b in boxes), default=0)
     kept = []
-    for b in sorted((b for b in boxes if b.score >= max(MIN_SCORE, best*WEAK)), key=lambda b: -b.width):
+    for b in sorted((b for b in boxes if b.score >= max(MIN_SCORE, best * WEAK)), key=lambda b: -b.width):
         x, y = b.centre
-        if not any(k.left<x<k.right and k.top<y<k.bottom for k in kept): kept.append(b)
+        if not any(k.left < x < k.right and k.top < y < k.bottom for k in kept):
+            kept.append(b)
     return kept
 
 # %% ../../nbs/data/faces.ipynb #7674036d
-CLEAR_SCORE = 8         # windows; below this the turned copies are searched too
-TURNS = (-20, 20)       # degrees
-SMALLEST = 8            # a face must fill at least 1/8 of the shorter side
-SMALLEST_TURNED = 4     # and 1/4 in a turned copy, where small patches are taken for faces more easily
+CLEAR_SCORE = 8  # windows; below this the turned copies are searched too
+TURNS = (-20, 20)  # degrees
+SMALLEST = 8  # a face must fill at least 1/8 of the shorter side
+SMALLEST_TURNED = 4  # and 1/4 in a turned copy, where small patches are taken for faces more easily
+
 
 def _search(image, fraction=SMALLEST):
     side = min(image.shape[:2])
-    smallest = max(24, side//fraction)
-    if side < smallest: return []  # a strip in which the detector's window does not fit
-    found = _cascade().detect_multi_scale(np.ascontiguousarray(image), scale_factor=1.1, step_ratio=1, min_size=(smallest,)*2,
-        max_size=(side,)*2, min_neighbor_number=0, intersection_score_threshold=2.)  # 2: never merges
-    return keep_faces(group_windows(np.array([[f['c'], f['r'], f['c']+f['width'], f['r']+f['height']] for f in found], float).reshape(-1, 4)))
+    smallest = max(24, side // fraction)
+    if side < smallest:
+        return []  # a strip in which the detector's window does not fit
+    found = _cascade().detect_multi_scale(
+        np.ascontiguousarray(image),
+        scale_factor=1.1,
+        step_ratio=1,
+        min_size=(smallest,) * 2,
+        max_size=(side,) * 2,
+        min_neighbor_number=0,
+        intersection_score_threshold=2.0,
+    )  # 2: never merges
+    return keep_faces(
+        group_windows(
+            np.array([[f['c'], f['r'], f['c'] + f['width'], f['r'] + f['height']] for f in found], float).reshape(-1, 4)
+        )
+    )
+
 
 def _turned(image, degrees):
     "Faces of the copy of `image` turned by `degrees`, with their centres turned back."
-    faces = _search(np.asarray(Image.fromarray(image).rotate(degrees, Image.BILINEAR, fillcolor=(128,)*3)), SMALLEST_TURNED)
-    mid, a = np.array(image.shape[1::-1])/2, np.deg2rad(degrees)
+    faces = _search(
+        np.asarray(Image.fromarray(image).rotate(degrees, Image.BILINEAR, fillcolor=(128,) * 3)), SMALLEST_TURNED
+    )
+    mid, a = np.array(image.shape[1::-1]) / 2, np.deg2rad(degrees)
     back = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])  # y points down
     out = []
     for b in faces:
-        (x, y), r = mid + back@(np.array(b.centre)-mid), b.width/2
-        out.append(Box(x-r, y-r, x+r, y+r, b.score))
+        (x, y), r = mid + back @ (np.array(b.centre) - mid), b.width / 2
+        out.append(Box(x - r, y - r, x + r, y + r, b.score))
     return out
 
+
 def detect_faces(
-    image:np.ndarray, # uint8 (H,W,3) RGB
-)->list: # of `Box`, largest first; empty if no face was found
+    image: np.ndarray,  # uint8 (H,W,3) RGB
+) -> list:  # of `Box`, largest first; empty if no face was found
     """Frontal faces that fill at least an eighth of the picture's shorter side, largest first, each once.
 
     Detector: scikit-image's `Cascade` with its LBP frontal-face model. A head that leans, by up to about 35 degrees, must fill a quarter."""
     small, z = working_copy(image)
     faces = _search(small)
     best = lambda fs: max((f.score for f in fs), default=0)
-    if best(faces) < CLEAR_SCORE: faces = max([faces, *(_turned(small, d) for d in TURNS)], key=best)
-    return [Box(b.left*z, b.top*z, b.right*z, b.bottom*z, b.score) for b in faces]
+    if best(faces) < CLEAR_SCORE:
+        faces = max([faces, *(_turned(small, d) for d in TURNS)], key=best)
+    return [Box(b.left * z, b.top * z, b.right * z, b.bottom * z, b.score) for b in faces]
 
 # %% ../../nbs/data/faces.ipynb #27863c09
 def one_face(
-    faces:list, # of `Box`, largest first
-    name,       # what the message calls the picture
-)->Box:
+    faces: list,  # of `Box`, largest first
+    name,  # what the message calls the picture
+) -> Box:
     "The only face of `faces` that is not background; `SpeakError` if there is none, or several."
-    if not faces: raise SpeakError(f"{name}: no face was found; a frontal picture of one person in which the face is at least a fifth of the shorter side would be right")
-    main = [f for f in faces if f.width >= faces[0].width/2]
-    if len(main) > 1: raise SpeakError(f"{name}: {len(main)} faces of similar size were found; a picture of one person would be right")
+    if not faces:
+        raise SpeakError(
+            f"{name}: no face was found; a frontal picture of one person in which the face is at least a fifth of the shorter side would be right"
+        )
+    main = [f for f in faces if f.width >= faces[0].width / 2]
+    if len(main) > 1:
+        raise SpeakError(
+            f"{name}: {len(main)} faces of similar size were found; a picture of one person would be right"
+        )
     return main[0]
 
+
 def find_face(
-    image:np.ndarray, # uint8 (H,W,3) RGB
-    name,             # the file's name, for the message
-)->Box:
+    image: np.ndarray,  # uint8 (H,W,3) RGB
+    name,  # the file's name, for the message
+) -> Box:
     "The face of the picture's one person; `SpeakError` that names the picture if there is none, or several."
     return one_face(detect_faces(image), name)
 
 # %% ../../nbs/data/faces.ipynb #6b1e3a3d
-ENLARGE = 1.6     # square side over face box side
-WHOLE = .85       # a square picture that is at most 1/0.85 times as wide as its head's square is a head crop already
-SHIFT = .1        # of the side: how far the square may move to stay inside the picture
+ENLARGE = 1.6  # square side over face box side
+WHOLE = 0.85  # a square picture that is at most 1/0.85 times as wide as its head's square is a head crop already
+SHIFT = 0.1  # of the side: how far the square may move to stay inside the picture
+
 
 class Square(NamedTuple):
     "A square part of a picture, in its pixels; it may run over the picture's edge."
+
     left: int
     top: int
     side: int
 
+
 def crop_square(
-    image_shape,            # (H,W,...) of the picture
-    box:Box,                # its face
-    enlarge:float=ENLARGE,  # square side over box side
-)->Square:
+    image_shape,  # (H,W,...) of the picture
+    box: Box,  # its face
+    enlarge: float = ENLARGE,  # square side over box side
+) -> Square:
     """The square around the head whose face is `box`, in the framing of first-order-motion crops (Siarohin et al., 2019).
 
     It is never a stretched rectangle. It moves by up to a tenth of its side to stay inside the picture, and may run over the edge
     beyond that. A picture that is `already_cropped` keeps its whole square."""
     h, w = image_shape[:2]
-    side = max(2, round(enlarge*box.width))
+    side = max(2, round(enlarge * box.width))
     if already_cropped(image_shape, side):
         side = min(h, w)
-        return Square((w-side)//2, (h-side)//2, side)
-    (x, y), reach = box.centre, SHIFT*side
+        return Square((w - side) // 2, (h - side) // 2, side)
+    (x, y), reach = box.centre, SHIFT * side
+
     def inside(lo, length):
         "`lo`, moved by at most `reach` towards where the square is inside 0..length"
-        return round(lo + np.clip(np.clip(lo, 0, max(0, length-side)) - lo, -reach, reach)) if side <= length else round(lo)
-    return Square(inside(x-side/2, w), inside(y-side/2, h), side)
+        return (
+            round(lo + np.clip(np.clip(lo, 0, max(0, length - side)) - lo, -reach, reach))
+            if side <= length
+            else round(lo)
+        )
+
+    return Square(inside(x - side / 2, w), inside(y - side / 2, h), side)
+
 
 def already_cropped(
-    image_shape, # (H,W,...) of the picture
-    side:float,  # of the square around its head
-)->bool:
+    image_shape,  # (H,W,...) of the picture
+    side: float,  # of the square around its head
+) -> bool:
     "Whether the picture is square (to 2 percent) and little larger than the square around its head: then it is a head crop as it is."
     h, w = image_shape[:2]
-    return abs(h-w) <= .02*max(h, w) and side >= WHOLE*min(h, w)
+    return abs(h - w) <= 0.02 * max(h, w) and side >= WHOLE * min(h, w)
 
 # %% ../../nbs/data/faces.ipynb #7b2c4bb0
 def apply_crop(
-    image:np.ndarray, # uint8 (H,W,3) RGB
-    square:Square,
-    size:int,         # side of the result, pixels
-)->np.ndarray: # uint8 (size,size,3)
+    image: np.ndarray,  # uint8 (H,W,3) RGB
+    square: Square,
+    size: int,  # side of the result, pixels
+) -> np.ndarray:  # uint8 (size,size,3)
     "The square of `image`, resampled to `size` with antialiasing (Pillow's Lanczos); beyond the picture its edge is repeated."
     h, w = image.shape[:2]
     left, top, side = square
-    x0, x1 = np.clip([left, left+side], 0, w)
-    y0, y1 = np.clip([top, top+side], 0, h)
-    if x0 >= x1 or y0 >= y1: raise ValueError(f'{square} lies outside a picture of {w}x{h}')
+    x0, x1 = np.clip([left, left + side], 0, w)
+    y0, y1 = np.clip([top, top + side], 0, h)
+    if x0 >= x1 or y0 >= y1:
+        raise ValueError(f'{square} lies outside a picture of {w}x{h}')
     part = image[y0:y1, x0:x1]
     if part.shape[:2] != (side, side):
-        part = np.pad(part, ((y0-top, top+side-y1), (x0-left, left+side-x1), (0,0)), mode='edge')
-    return np.array(Image.fromarray(np.ascontiguousarray(part)).resize((size, size), Image.LANCZOS, reducing_gap=3.))
+        part = np.pad(part, ((y0 - top, top + side - y1), (x0 - left, left + side - x1), (0, 0)), mode='edge')
+    return np.array(Image.fromarray(np.ascontiguousarray(part)).resize((size, size), Image.LANCZOS, reducing_gap=3.0))
 
 # %% ../../nbs/data/faces.ipynb #0d7e3867
-MARGIN = .15  # of the face's width: room that the square leaves around the face wherever the head goes
+MARGIN = 0.15  # of the face's width: room that the square leaves around the face wherever the head goes
+
 
 def _overlap(a, b):
-    w, h = min(a.right, b.right)-max(a.left, b.left), min(a.bottom, b.bottom)-max(a.top, b.top)
-    both = max(0, w)*max(0, h)
-    area = lambda x: (x.right-x.left)*(x.bottom-x.top)
-    return both/(area(a)+area(b)-both)
+    w, h = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
+    both = max(0, w) * max(0, h)
+    area = lambda x: (x.right - x.left) * (x.bottom - x.top)
+    return both / (area(a) + area(b) - both)
+
 
 def union_box(
-    boxes:list,             # of `Box`, one per frame
-    enlarge:float=ENLARGE,  # square side over box side
-)->Box:
+    boxes: list,  # of `Box`, one per frame
+    enlarge: float = ENLARGE,  # square side over box side
+) -> Box:
     "A square box at the centre of all `boxes`: as large as the typical one, or larger if the head moves too far for that."
     typical = Box(*np.median([b[:4] for b in boxes], 0))
     # the typical box overlaps none of its own if the head jumped between two places: then all are used
-    boxes = [b for b in boxes if _overlap(b, typical) >= .25] or boxes
+    boxes = [b for b in boxes if _overlap(b, typical) >= 0.25] or boxes
     width = float(np.median([b.width for b in boxes]))
     left, top = min(b.left for b in boxes), min(b.top for b in boxes)
     right, bottom = max(b.right for b in boxes), max(b.bottom for b in boxes)
-    half = max(width, (max(right-left, bottom-top) + 2*MARGIN*width)/enlarge)/2
-    x, y = (left+right)/2, (top+bottom)/2
-    return Box(x-half, y-half, x+half, y+half, len(boxes))
+    half = max(width, (max(right - left, bottom - top) + 2 * MARGIN * width) / enlarge) / 2
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return Box(x - half, y - half, x + half, y + half, len(boxes))
 
 # %% ../../nbs/data/faces.ipynb #8e88466d
 SAMPLED = 8  # frames of a video that are searched for the face
 SEEK_S = 20  # seconds; in longer videos the frames are jumped to
 
+
 def _sample(path, n):
     "Up to `n` frames spread over the video at `path`, one at a time."
     duration = probe(path).duration_s
     if 0 < duration < SEEK_S:  # one pass is faster than n jumps, each of which decodes from the key frame before it
-        with closing(video_frames(path, fps=n/duration)) as frames: yield from islice(frames, n)
+        with closing(video_frames(path, fps=n / duration)) as frames:
+            yield from islice(frames, n)
         return
     for k in range(n):
-        with closing(video_frames(path, start_s=duration*k/n)) as frames:
-            try: yield next(frames)
+        with closing(video_frames(path, start_s=duration * k / n)) as frames:
+            try:
+                yield next(frames)
             except SpeakError:
-                if k == 0: raise
+                if k == 0:
+                    raise
                 return  # the file's sound outlasts its pictures
 
+
 def video_crop(
-    video,                  # path of a video, or uint8 frames (T,H,W,3)
-    name=None,              # what a message calls it; its path if None
-    enlarge:float=ENLARGE,  # square side over face box side
-)->Square:
+    video,  # path of a video, or uint8 frames (T,H,W,3)
+    name=None,  # what a message calls it; its path if None
+    enlarge: float = ENLARGE,  # square side over face box side
+) -> Square:
     """One square around the head for a whole video, from the faces in `SAMPLED` of its frames.
 
     `SpeakError` names the video if no sampled frame shows a face, or if most show several of similar size."""
     return _square_and_frames(video, name, enlarge)[0]
 
+
 def _square_and_frames(video, name=None, enlarge=ENLARGE):
     "As `video_crop`, and the sampled frames that show a face"
     is_path = isinstance(video, (str, Path))
-    if is_path: name, frames = name or video, _sample(video, SAMPLED)
-    else: name, frames = name or 'the video', (video[i] for i in np.unique(np.linspace(0, len(video)-1, SAMPLED).round().astype(int)))
+    if is_path:
+        name, frames = name or video, _sample(video, SAMPLED)
+    else:
+        name, frames = (
+            name or 'the video',
+            (video[i] for i in np.unique(np.linspace(0, len(video) - 1, SAMPLED).round().astype(int))),
+        )
     found, seen = [], []
     for frame in frames:
         shape = frame.shape
         if faces := detect_faces(frame):
             found.append(faces)
             seen.append(frame)
-    if not found: raise SpeakError(f'{name}: no face was found in any of {SAMPLED} frames; a video of one person, mostly seen from the front, whose face is at least a fifth of the shorter side would be right')
-    several = sum(len([f for f in faces if f.width >= faces[0].width/2]) > 1 for faces in found)
-    if several > len(found)/2: raise SpeakError(f'{name}: several faces of similar size were found in {several} of {len(found)} frames; a video of one person would be right')
+    if not found:
+        raise SpeakError(
+            f'{name}: no face was found in any of {SAMPLED} frames; a video of one person, mostly seen from the front, whose face is at least a fifth of the shorter side would be right'
+        )
+    several = sum(len([f for f in faces if f.width >= faces[0].width / 2]) > 1 for faces in found)
+    if several > len(found) / 2:
+        raise SpeakError(
+            f'{name}: several faces of similar size were found in {several} of {len(found)} frames; a video of one person would be right'
+        )
     return crop_square(shape, union_box([faces[0] for faces in found], enlarge), enlarge), seen
 
 # %% ../../nbs/data/faces.ipynb #6a1f0b11
-ALIKE, UNLIKE = 4., 18.  # grey levels between crops of 16x16: below the first the detector is not asked, above the second it must find a face
-KEPT = 256               # crops with a face that are remembered
-LOOK_SIDE = 160          # pixels of the crop that is searched
+ALIKE, UNLIKE = (
+    4.0,
+    18.0,
+)  # grey levels between crops of 16x16: below the first the detector is not asked, above the second it must find a face
+KEPT = 256  # crops with a face that are remembered
+LOOK_SIDE = 160  # pixels of the crop that is searched
 
-def _tiny(crop): return np.asarray(Image.fromarray(crop).resize((16, 16), Image.BOX)).astype(np.float32)
+
+def _tiny(crop):
+    return np.asarray(Image.fromarray(crop).resize((16, 16), Image.BOX)).astype(np.float32)
+
 
 class FaceWatch:
     "Tells of one frame after the other whether it shows the face of its video."
-    def __init__(self, frames, # of the video that show it, uint8 (H,W,3)
-                 square:Square # around the head
-                ):
+
+    def __init__(
+        self,
+        frames,  # of the video that show it, uint8 (H,W,3)
+        square: Square,  # around the head
+    ):
         self.square, self.seen = square, [_tiny(apply_crop(f, square, LOOK_SIDE)) for f in frames]
-    def __call__(self, frame:np.ndarray)->bool: # uint8 (H,W,3)
+
+    def __call__(self, frame: np.ndarray) -> bool:  # uint8 (H,W,3)
         crop = apply_crop(frame, self.square, LOOK_SIDE)
         tiny = _tiny(crop)
         apart = min(float(np.abs(tiny - s).mean()) for s in self.seen)
-        if apart <= ALIKE: return True
-        if not detect_faces(crop): return apart <= UNLIKE
-        if len(self.seen) < KEPT: self.seen.append(tiny)
+        if apart <= ALIKE:
+            return True
+        if not detect_faces(crop):
+            return apart <= UNLIKE
+        if len(self.seen) < KEPT:
+            self.seen.append(tiny)
         return True
 
+
 def watched_square(
-    video,         # as `video_crop`
+    video,  # as `video_crop`
     name=None,
-)->tuple: # `Square`, `FaceWatch`
+) -> tuple:  # `Square`, `FaceWatch`
     "The square around the head of a video, and what watches for its face. `SpeakError` as `video_crop`."
     square, frames = _square_and_frames(video, name)
     return square, FaceWatch(frames, square)
@@ -300,95 +379,173 @@ def watched_square(
 # %% ../../nbs/data/faces.ipynb #0aed3b54
 def _points(landmarks):
     landmarks = np.asarray(landmarks, np.float64)
-    if landmarks.shape[-2:] != (68, 2): raise ValueError(f'landmarks must be (T,68,2), not {landmarks.shape}')
+    if landmarks.shape[-2:] != (68, 2):
+        raise ValueError(f'landmarks must be (T,68,2), not {landmarks.shape}')
     return landmarks
 
-def _gap(landmarks, a, b): return np.linalg.norm(landmarks[...,a,:]-landmarks[...,b,:], axis=-1)
+
+def _gap(landmarks, a, b):
+    return np.linalg.norm(landmarks[..., a, :] - landmarks[..., b, :], axis=-1)
+
 
 def interocular(
-    landmarks, # (T,68,2) pixels
-)->np.ndarray: # (T,) pixels
+    landmarks,  # (T,68,2) pixels
+) -> np.ndarray:  # (T,) pixels
     "Distance between the outer corners of the eyes (points 36 and 45)."
     return _gap(_points(landmarks), 36, 45)
 
+
 def mouth_opening(
-    landmarks, # (T,68,2) pixels
-)->np.ndarray: # (T,), 0 for a closed mouth
+    landmarks,  # (T,68,2) pixels
+) -> np.ndarray:  # (T,), 0 for a closed mouth
     "Gap between the inner lips (points 62 and 66) over the distance of the outer eye corners."
     landmarks = _points(landmarks)
-    return _gap(landmarks, 62, 66)/interocular(landmarks)
+    return _gap(landmarks, 62, 66) / interocular(landmarks)
+
 
 def eye_opening(
-    landmarks, # (T,68,2) pixels
-)->np.ndarray: # (T,), 0 for closed eyes
+    landmarks,  # (T,68,2) pixels
+) -> np.ndarray:  # (T,), 0 for closed eyes
     "Height over width of the eyes, mean of both: the eye aspect ratio of Soukupova and Cech (2016)."
     p = _points(landmarks)
-    return sum((_gap(p, e+1, e+5)+_gap(p, e+2, e+4))/(2*_gap(p, e, e+3)) for e in (36, 42))/2
+    return sum((_gap(p, e + 1, e + 5) + _gap(p, e + 2, e + 4)) / (2 * _gap(p, e, e + 3)) for e in (36, 42)) / 2
+
 
 def mouth_box(
-    landmarks,         # (T,68,2) pixels
-    scale:float=1.,    # side of the box over the distance of the outer eye corners
-)->np.ndarray: # (T,4) left, top, right, bottom in pixels
+    landmarks,  # (T,68,2) pixels
+    scale: float = 1.0,  # side of the box over the distance of the outer eye corners
+) -> np.ndarray:  # (T,4) left, top, right, bottom in pixels
     "A square around the mouth: centred on the mean of points 48-67, `scale` outer eye distances wide."
     p = _points(landmarks)
-    centre, half = p[...,48:68,:].mean(-2), interocular(p)[...,None]*scale/2
-    return np.concatenate([centre-half, centre+half], -1)
+    centre, half = p[..., 48:68, :].mean(-2), interocular(p)[..., None] * scale / 2
+    return np.concatenate([centre - half, centre + half], -1)
 
 # %% ../../nbs/data/faces.ipynb #c064ab62
 _HALF = {  # millimetres from the middle of the eyes, nose root at z = 0; the image's left half and the midline
-    0:(-73,0,82),    1:(-72,18,78),   2:(-70,37,70),   3:(-66,55,58),   4:(-59,73,43),   5:(-49,88,27),  6:(-35,101,13), 7:(-18,107,3), 8:(0,109,0),
-    17:(-55,-20,20), 18:(-47,-27,10), 19:(-37,-29,3),  20:(-26,-27,-3), 21:(-14,-23,-6),
-    27:(0,-4,-2),    28:(0,8,-13),    29:(0,20,-24),   30:(0,33,-34),   31:(-17,40,-4),  32:(-8.5,44,-11), 33:(0,46,-14),
-    36:(-45,0,24),   37:(-36,-5,17),  38:(-25,-5,14),  39:(-16,1,14),   40:(-25,4,14),   41:(-36,4,17),
-    48:(-25,65,2),   49:(-16,60,-6),  50:(-6,58,-12),  51:(0,59,-13),   57:(0,76,-9),    58:(-9,75,-8),  59:(-18,71,-3),
-    60:(-21,65,0),   61:(-8,65,-9),   62:(0,65,-10),   66:(0,66,-10),   67:(-8,66,-9)}
-_MIRROR = {0:16,1:15,2:14,3:13,4:12,5:11,6:10,7:9, 17:26,18:25,19:24,20:23,21:22, 31:35,32:34, 36:45,37:44,38:43,39:42,40:47,41:46,
-           48:54,49:53,50:52,58:56,59:55,60:64,61:63,67:65}
+    0: (-73, 0, 82),
+    1: (-72, 18, 78),
+    2: (-70, 37, 70),
+    3: (-66, 55, 58),
+    4: (-59, 73, 43),
+    5: (-49, 88, 27),
+    6: (-35, 101, 13),
+    7: (-18, 107, 3),
+    8: (0, 109, 0),
+    17: (-55, -20, 20),
+    18: (-47, -27, 10),
+    19: (-37, -29, 3),
+    20: (-26, -27, -3),
+    21: (-14, -23, -6),
+    27: (0, -4, -2),
+    28: (0, 8, -13),
+    29: (0, 20, -24),
+    30: (0, 33, -34),
+    31: (-17, 40, -4),
+    32: (-8.5, 44, -11),
+    33: (0, 46, -14),
+    36: (-45, 0, 24),
+    37: (-36, -5, 17),
+    38: (-25, -5, 14),
+    39: (-16, 1, 14),
+    40: (-25, 4, 14),
+    41: (-36, 4, 17),
+    48: (-25, 65, 2),
+    49: (-16, 60, -6),
+    50: (-6, 58, -12),
+    51: (0, 59, -13),
+    57: (0, 76, -9),
+    58: (-9, 75, -8),
+    59: (-18, 71, -3),
+    60: (-21, 65, 0),
+    61: (-8, 65, -9),
+    62: (0, 65, -10),
+    66: (0, 66, -10),
+    67: (-8, 66, -9),
+}
+_MIRROR = {
+    0: 16,
+    1: 15,
+    2: 14,
+    3: 13,
+    4: 12,
+    5: 11,
+    6: 10,
+    7: 9,
+    17: 26,
+    18: 25,
+    19: 24,
+    20: 23,
+    21: 22,
+    31: 35,
+    32: 34,
+    36: 45,
+    37: 44,
+    38: 43,
+    39: 42,
+    40: 47,
+    41: 46,
+    48: 54,
+    49: 53,
+    50: 52,
+    58: 56,
+    59: 55,
+    60: 64,
+    61: 63,
+    67: 65,
+}
+
 
 def _head_model():
-    head = np.full((68,3), np.nan)
-    for i, xyz in _HALF.items(): head[i] = xyz
-    for i, j in _MIRROR.items(): head[j] = head[i]*(-1,1,1)
+    head = np.full((68, 3), np.nan)
+    for i, xyz in _HALF.items():
+        head[i] = xyz
+    for i, j in _MIRROR.items():
+        head[j] = head[i] * (-1, 1, 1)
     return head
+
 
 HEAD_MODEL = _head_model()  # (68,3) millimetres
 
 # %% ../../nbs/data/faces.ipynb #142bea95
 def rotation_matrix(
-    pose, # (...,3) degrees: yaw, pitch, roll
-)->np.ndarray: # (...,3,3), from the upright head's axes to the image's (x right, y down, z away)
+    pose,  # (...,3) degrees: yaw, pitch, roll
+) -> np.ndarray:  # (...,3,3), from the upright head's axes to the image's (x right, y down, z away)
     "The rotation of a head: pitch first, then yaw, then roll."
     yaw, pitch, roll = np.moveaxis(np.deg2rad(np.asarray(pose, np.float64)), -1, 0)
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     o, i = np.zeros_like(yaw), np.ones_like(yaw)
     mat = lambda *rows: np.stack([np.stack(r, -1) for r in rows], -2)
-    Rx = mat((i,o,o), (o,cp,-sp), (o,sp,cp))
-    Ry = mat((cy,o,-sy), (o,i,o), (sy,o,cy))  # minus: about a y axis that points down, a positive angle turns the nose left
-    Rz = mat((cr,-sr,o), (sr,cr,o), (o,o,i))
-    return Rz@Ry@Rx
+    Rx = mat((i, o, o), (o, cp, -sp), (o, sp, cp))
+    Ry = mat(
+        (cy, o, -sy), (o, i, o), (sy, o, cy)
+    )  # minus: about a y axis that points down, a positive angle turns the nose left
+    Rz = mat((cr, -sr, o), (sr, cr, o), (o, o, i))
+    return Rz @ Ry @ Rx
+
 
 def rotation_angles(
-    R:np.ndarray, # (...,3,3)
-)->np.ndarray: # (...,3) degrees: yaw, pitch, roll
+    R: np.ndarray,  # (...,3,3)
+) -> np.ndarray:  # (...,3) degrees: yaw, pitch, roll
     "The inverse of `rotation_matrix`, for yaw within 90 degrees."
-    yaw = np.arcsin(np.clip(R[...,2,0], -1, 1))
-    pitch = np.arctan2(R[...,2,1], R[...,2,2])
-    roll = np.arctan2(R[...,1,0], R[...,0,0])
+    yaw = np.arcsin(np.clip(R[..., 2, 0], -1, 1))
+    pitch = np.arctan2(R[..., 2, 1], R[..., 2, 2])
+    roll = np.arctan2(R[..., 1, 0], R[..., 0, 0])
     return np.rad2deg(np.stack([yaw, pitch, roll], -1))
 
 # %% ../../nbs/data/faces.ipynb #5130e0e6
-POSE_WEIGHTS = np.zeros(68)   # jaw and inner lips move with speech, brows with emotion
-POSE_WEIGHTS[27:36] = 1       # nose
-POSE_WEIGHTS[[36,39,42,45]] = 2  # eye corners
-POSE_WEIGHTS[[48,54]] = .25   # mouth corners: they move, but widen the base for pitch
+POSE_WEIGHTS = np.zeros(68)  # jaw and inner lips move with speech, brows with emotion
+POSE_WEIGHTS[27:36] = 1  # nose
+POSE_WEIGHTS[[36, 39, 42, 45]] = 2  # eye corners
+POSE_WEIGHTS[[48, 54]] = 0.25  # mouth corners: they move, but widen the base for pitch
 
-ANGLE_UNITS = (45., 25., 20.)      # degrees of yaw, pitch, roll that count as 1 where angles are learned
-MIRRORED = (-1., 1., -1., -1., 1., 1.) # what a mirror makes of the six of `head_numbers`
+ANGLE_UNITS = (45.0, 25.0, 20.0)  # degrees of yaw, pitch, roll that count as 1 where angles are learned
+MIRRORED = (-1.0, 1.0, -1.0, -1.0, 1.0, 1.0)  # what a mirror makes of the six of `head_numbers`
+
 
 def head_fit(
-    landmarks,      # (T,68,2) pixels
-    turns:int=15,   # refinements of the fit
-)->tuple: # float32 (T,3) degrees: yaw, pitch, roll; (T,) pixels per millimetre of the head; (T,2) pixels, the middle of the eyes. NaN where a landmark is
+    landmarks,  # (T,68,2) pixels
+    turns: int = 15,  # refinements of the fit
+) -> tuple:  # float32 (T,3) degrees: yaw, pitch, roll; (T,) pixels per millimetre of the head; (T,2) pixels, the middle of the eyes. NaN where a landmark is
     """Weighted weak-perspective fit of `HEAD_MODEL` to landmarks: where a head is, how large, and how it is turned.
 
     Positive yaw turns the nose to the image's right, positive pitch down, positive roll clockwise. Zero pitch is that of the model,
@@ -396,68 +553,84 @@ def head_fit(
     landmarks = _points(landmarks)
     angles, scale, eyes = (np.full((len(landmarks), *n), np.nan, np.float32) for n in ((3,), (), (2,)))
     used, w = POSE_WEIGHTS > 0, POSE_WEIGHTS[POSE_WEIGHTS > 0]
-    w = w/w.sum()
-    ok = np.isfinite(landmarks[:,used]).all((1,2))
-    if not ok.any(): return angles, scale, eyes
-    x, X = landmarks[ok][:,used], HEAD_MODEL[used]
-    mid, MID = (w[:,None]*x).sum(1), w@X                             # (T,2), (3,)
-    x, X = x - mid[:,None], X - MID                                  # (T,N,2), (N,3), centred
-    cov = np.einsum('n,tni,nj->tij', w, x, X)                        # (T,2,3)
-    shape = np.einsum('n,ni,nj->ij', w, X, X)                        # (3,3)
-    U, S, Vt = np.linalg.svd(cov@np.linalg.inv(shape), full_matrices=False)
-    R12, s = U@Vt, S.mean(-1)                                        # (T,2,3), (T,)
-    R = np.concatenate([R12, np.cross(R12[:,0], R12[:,1])[:,None]], 1)
+    w = w / w.sum()
+    ok = np.isfinite(landmarks[:, used]).all((1, 2))
+    if not ok.any():
+        return angles, scale, eyes
+    x, X = landmarks[ok][:, used], HEAD_MODEL[used]
+    mid, MID = (w[:, None] * x).sum(1), w @ X  # (T,2), (3,)
+    x, X = x - mid[:, None], X - MID  # (T,N,2), (N,3), centred
+    cov = np.einsum('n,tni,nj->tij', w, x, X)  # (T,2,3)
+    shape = np.einsum('n,ni,nj->ij', w, X, X)  # (3,3)
+    U, S, Vt = np.linalg.svd(cov @ np.linalg.inv(shape), full_matrices=False)
+    R12, s = U @ Vt, S.mean(-1)  # (T,2,3), (T,)
+    R = np.concatenate([R12, np.cross(R12[:, 0], R12[:, 1])[:, None]], 1)
     for _ in range(turns):
-        depth = s[:,None,None]*R[:,2:]@shape                         # (T,1,3) covariance of the depth that R predicts
+        depth = s[:, None, None] * R[:, 2:] @ shape  # (T,1,3) covariance of the depth that R predicts
         U, S, Vt = np.linalg.svd(np.concatenate([cov, depth], 1))
-        flip = np.sign(np.linalg.det(U@Vt))
-        S[:,2] *= flip; U[:,:,2] *= flip[:,None]
-        R, s = U@Vt, S.sum(-1)/np.trace(shape)
-    angles[ok], scale[ok], eyes[ok] = rotation_angles(R), s, mid - s[:,None]*(R[:,:2]@MID)
+        flip = np.sign(np.linalg.det(U @ Vt))
+        S[:, 2] *= flip
+        U[:, :, 2] *= flip[:, None]
+        R, s = U @ Vt, S.sum(-1) / np.trace(shape)
+    angles[ok], scale[ok], eyes[ok] = rotation_angles(R), s, mid - s[:, None] * (R[:, :2] @ MID)
     return angles, scale, eyes
 
+
 def head_numbers(
-    angles, # (T,3) degrees
-    eyes,   # (T,2) place of the middle of the eyes in fractions of the frame
+    angles,  # (T,3) degrees
+    eyes,  # (T,2) place of the middle of the eyes in fractions of the frame
     scale,  # (T,) frames per decimetre of the head
-)->np.ndarray: # float32 (T,6)
+) -> np.ndarray:  # float32 (T,6)
     "Yaw/45°, pitch/25°, roll/20°; the middle of the eyes (x, y), 2 to half a frame; twice the logarithm of half-frames per decimetre: what a pose code should hold, each about [-1,1]."
-    return np.concatenate([np.divide(angles, ANGLE_UNITS), (np.multiply(eyes, 2) - 1)*2, 2*np.log(2*np.asarray(scale))[:, None]], 1).astype(np.float32)
+    return np.concatenate(
+        [np.divide(angles, ANGLE_UNITS), (np.multiply(eyes, 2) - 1) * 2, 2 * np.log(2 * np.asarray(scale))[:, None]], 1
+    ).astype(np.float32)
+
 
 def heads_of(
-    numbers, # (T,6)
-)->tuple: # (T,3) degrees; (T,2) fractions of the frame; (T,) frames per decimetre
+    numbers,  # (T,6)
+) -> tuple:  # (T,3) degrees; (T,2) fractions of the frame; (T,) frames per decimetre
     "The inverse of `head_numbers`."
     numbers = np.asarray(numbers, np.float64)
-    return numbers[:, :3]*ANGLE_UNITS, (numbers[:, 3:5]/2 + 1)/2, np.exp(numbers[:, 5]/2)/2
+    return numbers[:, :3] * ANGLE_UNITS, (numbers[:, 3:5] / 2 + 1) / 2, np.exp(numbers[:, 5] / 2) / 2
+
 
 def head_pose(
-    landmarks,      # (T,68,2) pixels
-)->np.ndarray: # float32 (T,3) degrees: yaw, pitch, roll; NaN where a landmark is
+    landmarks,  # (T,68,2) pixels
+) -> np.ndarray:  # float32 (T,3) degrees: yaw, pitch, roll; NaN where a landmark is
     "Yaw, pitch and roll of heads from their landmarks, see `head_fit`."
     return head_fit(landmarks)[0]
 
 # %% ../../nbs/data/faces.ipynb #c2b6d8c8
 FACE_ALIGNMENT_WEIGHTS = {  # file -> where the face-alignment package gets it
     's3fd-619a316812.pth': 'https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth',
-    '2DFAN4-cd938726ad.zip': 'https://www.adrianbulat.com/downloads/python-fan/2DFAN4-cd938726ad.zip'}
+    '2DFAN4-cd938726ad.zip': 'https://www.adrianbulat.com/downloads/python-fan/2DFAN4-cd938726ad.zip',
+}
+
 
 def landmarks_with_face_alignment(
-    frames,             # uint8 (T,H,W,3) RGB, or an iterable of frames
-    device:str='cpu',   # torch device
-)->np.ndarray: # float32 (T,68,2) pixels; NaN where no face was found
+    frames,  # uint8 (T,H,W,3) RGB, or an iterable of frames
+    device: str = 'cpu',  # torch device
+) -> np.ndarray:  # float32 (T,68,2) pixels; NaN where no face was found
     "Landmarks of the largest face in each frame, from the `face-alignment` package; `SpeakError` says what is missing and where it goes."
-    try: import face_alignment
-    except ImportError as e: raise SpeakError('landmarks of pictures need the package face-alignment, which is not installed: `pip install face-alignment` would be right') from e
-    try: model = face_alignment.FaceAlignment(face_alignment.LandmarksType.TWO_D, device=device)
+    try:
+        import face_alignment
+    except ImportError as e:
+        raise SpeakError(
+            'landmarks of pictures need the package face-alignment, which is not installed: `pip install face-alignment` would be right'
+        ) from e
+    try:
+        model = face_alignment.FaceAlignment(face_alignment.LandmarksType.TWO_D, device=device)
     except (OSError, RuntimeError) as e:  # urllib's errors are OSErrors; a broken file is a RuntimeError of torch's
-        folder = Path(torch.hub.get_dir())/'checkpoints'
+        folder = Path(torch.hub.get_dir()) / 'checkpoints'
         files = ' and '.join(f'{name} from {url}' for name, url in FACE_ALIGNMENT_WEIGHTS.items())
-        raise SpeakError(f'face-alignment could not load its weights ({e}): {files}, put into {folder}, would be right') from e
+        raise SpeakError(
+            f'face-alignment could not load its weights ({e}): {files}, put into {folder}, would be right'
+        ) from e
     out = []
     for frame in frames:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # it warns of each frame without a face, which the NaN says
             faces = model.get_landmarks_from_image(frame)
-        out.append(max(faces, key=lambda p: np.ptp(p, axis=0).prod())[:,:2] if faces else np.full((68,2), np.nan))
+        out.append(max(faces, key=lambda p: np.ptp(p, axis=0).prod())[:, :2] if faces else np.full((68, 2), np.nan))
     return np.asarray(out, np.float32).reshape(-1, 68, 2)

@@ -10,14 +10,23 @@ __all__ = ['log', 'MAX_PIXELS', 'SILENT', 'SPEECH_DB', 'QUIETEST_DB', 'read_imag
            'write_video', 'contact_sheet']
 
 # %% ../../nbs/data/media.ipynb #c4e94b5c
-import contextlib, errno, io, logging, os, re, struct, warnings, wave as wavelib
+import contextlib
+import errno
+import io
+import logging
+import os
+import re
+import struct
+import warnings
+import wave as wavelib
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
-import av, numpy as np
+import av
+import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import Colorspace
@@ -28,178 +37,265 @@ from ..config import FPS, SAMPLE_RATE, SpeakError
 log = logging.getLogger('speak')  # what a user should know of a file that is used all the same
 
 # %% ../../nbs/data/media.ipynb #964c8c40
-def _existing(path, # a file's path
-              what  # what it should be, in words
-             )->Path:
+def _existing(
+    path,  # a file's path
+    what,  # what it should be, in words
+) -> Path:
     "`path` as a `Path`, or a `SpeakError` if there is nothing to read there"
     if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', str(path)):
         raise SpeakError(f"{path} is an address, and nothing is fetched: download it and give the file's path.")
     path = Path(path)
-    if path.is_dir():              raise SpeakError(f"{path} is a folder, but {what} is needed: give the path of one file.")
-    if not path.exists():          raise SpeakError(f"{path} does not exist: give the path of {what}.")
-    if not path.stat().st_size:    raise SpeakError(f"{path} is empty (0 bytes): give the path of {what}.")
-    if not os.access(path, os.R_OK): raise SpeakError(f"{path} may not be read: ask for read permission on it or give another file.")
+    if path.is_dir():
+        raise SpeakError(f"{path} is a folder, but {what} is needed: give the path of one file.")
+    if not path.exists():
+        raise SpeakError(f"{path} does not exist: give the path of {what}.")
+    if not path.stat().st_size:
+        raise SpeakError(f"{path} is empty (0 bytes): give the path of {what}.")
+    if not os.access(path, os.R_OK):
+        raise SpeakError(f"{path} may not be read: ask for read permission on it or give another file.")
     return path
 
 # %% ../../nbs/data/media.ipynb #cedae7a3
-def _on_grey(rgba:np.ndarray, # (H,W,4) uint8
-            )->np.ndarray:    # (H,W,3) uint8
+def _on_grey(
+    rgba: np.ndarray,  # (H,W,4) uint8
+) -> np.ndarray:  # (H,W,3) uint8
     "What is see-through, laid on mid-grey"
     a = rgba[..., 3:].astype(np.uint32)
-    return ((rgba[..., :3]*a + 128*(255 - a) + 127)//255).astype(np.uint8)
+    return ((rgba[..., :3] * a + 128 * (255 - a) + 127) // 255).astype(np.uint8)
 
 # %% ../../nbs/data/media.ipynb #5d0c8a11
 def _brand(path):
     "The brand of an MP4-like file (`isom`, `heic`, `avif`, ...) by its first bytes; '' for other files"
-    with open(path, 'rb') as f: head = f.read(64)
-    if head[4:8] != b'ftyp': return ''
+    with open(path, 'rb') as f:
+        head = f.read(64)
+    if head[4:8] != b'ftyp':
+        return ''
     brand = head[8:12].decode('latin1')
     return 'avif' if brand == 'mif1' and b'avif' in head[16:] else brand
 
+
 _HEIF = ('heic', 'heix', 'heim', 'heis', 'mif1')  # still pictures; the sequences (hevc, msf1) are videos
+
 
 def _heif_reader(path):
     "Teach Pillow to read HEIC, or say what is missing"
-    try: import pillow_heif
+    try:
+        import pillow_heif
     except ImportError:
-        raise SpeakError(f"{path} is a HEIC picture, whatever its name says: `pip install 'speak[heif]'` reads it, "
-                         "or convert it to JPEG (phones export it so).") from None
+        raise SpeakError(
+            f"{path} is a HEIC picture, whatever its name says: `pip install 'speak[heif]'` reads it, "
+            "or convert it to JPEG (phones export it so)."
+        ) from None
     pillow_heif.register_heif_opener()
 
 # %% ../../nbs/data/media.ipynb #5d0c8a12
 MAX_PIXELS = 160_000_000  # of a picture; more would take gigabytes
 
+
 @contextlib.contextmanager
-def _picture(path, # a file that exists
-            ):     # yields the Pillow image, its pixels not yet read
+def _picture(
+    path,  # a file that exists
+):  # yields the Pillow image, its pixels not yet read
     "Open a picture without a word from Pillow; `UnidentifiedImageError` where it is none"
-    if _brand(path) in _HEIF: _heif_reader(path)
-    too_large = SpeakError(f"{path} has more than {MAX_PIXELS//10**6} million pixels: scale it down.")
+    if _brand(path) in _HEIF:
+        _heif_reader(path)
+    too_large = SpeakError(f"{path} has more than {MAX_PIXELS // 10**6} million pixels: scale it down.")
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of many pixels, damaged EXIF and the like
         try:
             with Image.open(path) as im:
-                if im.width*im.height > MAX_PIXELS: raise too_large
+                if im.width * im.height > MAX_PIXELS:
+                    raise too_large
                 yield im
-        except Image.DecompressionBombError: raise too_large from None
+        except Image.DecompressionBombError:
+            raise too_large from None
+
 
 def _in_srgb(im):
     "Colours as the picture's own profile means them; a damaged profile is as none"
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(im.info['icc_profile']))
-        if 'sRGB' in ImageCms.getProfileDescription(profile): return im
+        if 'sRGB' in ImageCms.getProfileDescription(profile):
+            return im
         mode = 'RGBA' if im.mode == 'RGBA' else 'RGB'
         return ImageCms.profileToProfile(im, profile, ImageCms.createProfile('sRGB'), outputMode=mode)
-    except (KeyError, OSError, ValueError, ImageCms.PyCMSError): return im
+    except (KeyError, OSError, ValueError, ImageCms.PyCMSError):
+        return im
 
 # %% ../../nbs/data/media.ipynb #dabd7e33
-def read_image(path,         # any format that Pillow reads (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, ...), and HEIC with pillow-heif
-              )->np.ndarray: # (H,W,3) uint8 sRGB
+def read_image(
+    path,  # any format that Pillow reads (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, ...), and HEIC with pillow-heif
+) -> np.ndarray:  # (H,W,3) uint8 sRGB
     "A picture, turned upright by its EXIF flag; of an animation the first. `SpeakError` if the file is missing, cut off, too large or no picture."
     path = _existing(path, 'a picture (PNG or JPEG)')
     try:
         with _picture(path) as im:
-            im.load()              # reads every pixel, so that a file cut off fails here
-            with contextlib.suppress(SyntaxError, ValueError, KeyError, TypeError, struct.error): im = ImageOps.exif_transpose(im)  # a damaged EXIF turns nothing
-    except Image.UnidentifiedImageError: raise SpeakError(f"{path} is {_named(path)}: give a picture (PNG or JPEG).") from None
+            im.load()  # reads every pixel, so that a file cut off fails here
+            with contextlib.suppress(SyntaxError, ValueError, KeyError, TypeError, struct.error):
+                im = ImageOps.exif_transpose(im)  # a damaged EXIF turns nothing
+    except Image.UnidentifiedImageError:
+        raise SpeakError(f"{path} is {_named(path)}: give a picture (PNG or JPEG).") from None
     except (OSError, SyntaxError, ValueError, EOFError) as e:
         raise SpeakError(f"{path} is cut off or damaged ({e}): copy or export the picture again.") from None
-    if im.mode == 'F': raise SpeakError(f"{path} holds floating-point numbers, whose white is not known: save it with 8 or 16 bits.")
-    if im.mode.startswith('I'): return np.repeat((np.asarray(im).clip(0, 65535)/257).round().astype(np.uint8)[..., None], 3, 2)
-    if im.has_transparency_data and im.mode != 'RGBA': im = im.convert('RGBA')
+    if im.mode == 'F':
+        raise SpeakError(f"{path} holds floating-point numbers, whose white is not known: save it with 8 or 16 bits.")
+    if im.mode.startswith('I'):
+        return np.repeat((np.asarray(im).clip(0, 65535) / 257).round().astype(np.uint8)[..., None], 3, 2)
+    if im.has_transparency_data and im.mode != 'RGBA':
+        im = im.convert('RGBA')
     im = _in_srgb(im)
     return _on_grey(np.asarray(im)) if im.mode == 'RGBA' else np.asarray(im.convert('RGB'))
 
+
 def _named(path):
     "What a file is that is no picture, in words"
-    try: kind = kind_of(path)
-    except SpeakError: return 'not a picture, whatever its name says'
+    try:
+        kind = kind_of(path)
+    except SpeakError:
+        return 'not a picture, whatever its name says'
     return 'a video, not a picture' if kind == 'video' else 'a sound, not a picture'
 
 # %% ../../nbs/data/media.ipynb #e37dd028
-def _unwritable(path, # the output file's final name
-                e     # what the operating system or FFmpeg said
-               )->SpeakError:
+def _unwritable(
+    path,  # the output file's final name
+    e,  # what the operating system or FFmpeg said
+) -> SpeakError:
     "One sentence for what keeps `path` from being written"
-    if e.errno in (errno.ENOSPC, errno.EDQUOT): return SpeakError(f"{path} could not be written because the disk is full: free some space or write elsewhere.")
-    return SpeakError(f"{path} could not be written ({e.strerror}): choose a folder that exists, may be written to and has space.")
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpeakError(f"{path} could not be written because the disk is full: free some space or write elsewhere.")
+    return SpeakError(
+        f"{path} could not be written ({e.strerror}): choose a folder that exists, may be written to and has space."
+    )
 
-def check_output(path,   # the output file's final name
-                 suffix, # the only extension allowed, such as '.mp4'
-                 *inputs,# files that it must not be; None and arrays are passed over
-                )->Path:
+
+def check_output(
+    path,  # the output file's final name
+    suffix,  # the only extension allowed, such as '.mp4'
+    *inputs,  # files that it must not be; None and arrays are passed over
+) -> Path:
     "`SpeakError` if a file of that name could not be written, or would replace one of the inputs under whatever name."
     path = Path(path)
     for given in inputs:
         if isinstance(given, (str, os.PathLike)) and is_same_file(path, given):
             raise SpeakError(f"{path} is the input {given} and would be replaced: give the output another name.")
-    if path.suffix.lower() != suffix: raise SpeakError(f"{path} has not the extension of what is written: name the output {path.stem or 'NAME'}{suffix}.")
-    if not path.parent.is_dir():      raise SpeakError(f"{path} cannot be written because {path.parent} is not a folder: create it first or write elsewhere.")
-    if path.is_dir():                 raise SpeakError(f"{path} is a folder: give the output a file name ending in {suffix}.")
-    if not os.access(path.parent, os.W_OK): raise SpeakError(f"{path} cannot be written because {path.parent} may not be written to: choose another folder.")
+    if path.suffix.lower() != suffix:
+        raise SpeakError(
+            f"{path} has not the extension of what is written: name the output {path.stem or 'NAME'}{suffix}."
+        )
+    if not path.parent.is_dir():
+        raise SpeakError(
+            f"{path} cannot be written because {path.parent} is not a folder: create it first or write elsewhere."
+        )
+    if path.is_dir():
+        raise SpeakError(f"{path} is a folder: give the output a file name ending in {suffix}.")
+    if not os.access(path.parent, os.W_OK):
+        raise SpeakError(
+            f"{path} cannot be written because {path.parent} may not be written to: choose another folder."
+        )
     return path
 
-def is_same_file(a, b)->bool: # paths
+
+def is_same_file(a, b) -> bool:  # paths
     "Whether two names are of one existing file or folder: another spelling, a link, another case where the disk knows none."
-    try: return os.path.samefile(a, b)
-    except (OSError, ValueError): return False
+    try:
+        return os.path.samefile(a, b)
+    except (OSError, ValueError):
+        return False
+
 
 @contextlib.contextmanager
-def part_file(path,   # the output file's final name
-              suffix, # the only extension allowed, such as '.mp4'
-             ):       # yields the temporary `Path` to write to
+def part_file(
+    path,  # the output file's final name
+    suffix,  # the only extension allowed, such as '.mp4'
+):  # yields the temporary `Path` to write to
     "Write beside `path` and rename at the end; on any failure leave nothing, and report a failure to write as `SpeakError`."
     path = check_output(path, suffix)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
         yield part
         os.replace(part, path)
-    except (OSError, av.FFmpegError) as e: raise _unwritable(path, e) from e
-    finally: part.unlink(missing_ok=True)
+    except (OSError, av.FFmpegError) as e:
+        raise _unwritable(path, e) from e
+    finally:
+        part.unlink(missing_ok=True)
 
 # %% ../../nbs/data/media.ipynb #47d8b2f2
-def write_image(path,            # ends in .png
-                image:np.ndarray,# (H,W,3) uint8 RGB
-                metadata:dict=None, # text chunks, such as {'comment': 'generated by speak'}
-               ):
+def write_image(
+    path,  # ends in .png
+    image: np.ndarray,  # (H,W,3) uint8 RGB
+    metadata: dict = None,  # text chunks, such as {'comment': 'generated by speak'}
+):
     "A PNG with text chunks, whole or not at all. `SpeakError` if it cannot be written."
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3: raise ValueError(f'an image is uint8 (H,W,3), not {image.dtype} {image.shape}')
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f'an image is uint8 (H,W,3), not {image.dtype} {image.shape}')
     info = PngImagePlugin.PngInfo()
-    for k,v in (metadata or {}).items(): info.add_itxt(k, str(v))
-    with part_file(path, '.png') as part: Image.fromarray(image).save(part, format='png', pnginfo=info)
+    for k, v in (metadata or {}).items():
+        info.add_itxt(k, str(v))
+    with part_file(path, '.png') as part:
+        Image.fromarray(image).save(part, format='png', pnginfo=info)
 
 # %% ../../nbs/data/media.ipynb #1d884c1e
-_STATE_LENGTH = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'wav', 'flac')  # these state their length, and their index can be trusted for seeking
+_STATE_LENGTH = (
+    'mov,mp4,m4a,3gp,3g2,mj2',
+    'matroska,webm',
+    'wav',
+    'flac',
+)  # these state their length, and their index can be trusted for seeking
 _REFUSED = ('tty', 'hls', 'dash', 'concat', 'sdp', 'rtsp', 'applehttp')
 
+
 def _cut_off(path, promised, found):
-    return SpeakError(f"{path} is cut off: its header promises {promised} but it ends after {found}; copy or export the file again.")
+    return SpeakError(
+        f"{path} is cut off: its header promises {promised} but it ends after {found}; copy or export the file again."
+    )
+
 
 def _check_size(path, container):
     "`SpeakError` if the header of a RIFF or MP4 file speaks of bytes that the file has not"
     size = path.stat().st_size
-    with open(path, 'rb') as f: head = f.read(12)
+    with open(path, 'rb') as f:
+        head = f.read(12)
     promised = 0
-    if head[:4] == b'RIFF' and 0 < (n := int.from_bytes(head[4:8], 'little')) < 0xFFFF_0000: promised = n + 8  # 0 and -1: written as a stream
+    if head[:4] == b'RIFF' and 0 < (n := int.from_bytes(head[4:8], 'little')) < 0xFFFF_0000:
+        promised = n + 8  # 0 and -1: written as a stream
     elif container.format.name == _STATE_LENGTH[0]:
-        promised = max((s.index_entries[-1].pos + s.index_entries[-1].size for s in container.streams if len(s.index_entries)), default=0)
-    if promised > size + 64: raise _cut_off(path, f'{promised} bytes', f'{size} bytes')  # some writers miscount by a header's few bytes
+        promised = max(
+            (s.index_entries[-1].pos + s.index_entries[-1].size for s in container.streams if len(s.index_entries)),
+            default=0,
+        )
+    if promised > size + 64:
+        raise _cut_off(path, f'{promised} bytes', f'{size} bytes')  # some writers miscount by a header's few bytes
+
 
 @contextlib.contextmanager
-def _open(path, # a video or sound file
-         ):     # yields (path, container)
+def _open(
+    path,  # a video or sound file
+):  # yields (path, container)
     "Open for reading; every failure to do so is a `SpeakError`"
     path = _existing(path, 'a video or sound file')
-    try: container = av.open(f'file:{path}', metadata_errors='replace', options={'protocol_whitelist':'file'})  # 'file:' because a name may hold a colon
+    try:
+        container = av.open(
+            f'file:{path}', metadata_errors='replace', options={'protocol_whitelist': 'file'}
+        )  # 'file:' because a name may hold a colon
     except (av.FFmpegError, ValueError) as e:
-        with open(path, 'rb') as f: head = f.read(8)
-        if head[4:] == b'ftyp': raise SpeakError(f"{path} is cut off: it begins as an MP4 but its index is missing or damaged; copy or export the file again.") from None
-        raise SpeakError(f"{path} is not a video or sound file, whatever its name says, or its start is damaged: give a file that plays (MP4, MOV, MKV, WebM, AVI, WAV, MP3, ...).") from None
+        with open(path, 'rb') as f:
+            head = f.read(8)
+        if head[4:] == b'ftyp':
+            raise SpeakError(
+                f"{path} is cut off: it begins as an MP4 but its index is missing or damaged; copy or export the file again."
+            ) from None
+        raise SpeakError(
+            f"{path} is not a video or sound file, whatever its name says, or its start is damaged: give a file that plays (MP4, MOV, MKV, WebM, AVI, WAV, MP3, ...)."
+        ) from None
     with container:
-        if container.format.name in _REFUSED: raise SpeakError(f"{path} is a playlist or text ({container.format.name}), not a video or sound file: give the file that it stands for.")
+        if container.format.name in _REFUSED:
+            raise SpeakError(
+                f"{path} is a playlist or text ({container.format.name}), not a video or sound file: give the file that it stands for."
+            )
         _check_size(path, container)
         yield path, container
+
 
 def _streams(container, kind):
     "The streams of a `kind` ('video' or 'audio'); the cover picture of a song is not a video"
@@ -208,57 +304,82 @@ def _streams(container, kind):
 # %% ../../nbs/data/media.ipynb #5d0c8a21
 _SIGNS = (b'\xff\xd8\xff', b'\x89PNG', b'GIF8', b'BM', b'II*\0', b'MM\0*')  # JPEG, PNG, GIF, BMP, TIFF
 
+
 def _looks_like_picture(path):
     "Whether the first bytes are a picture's, so that Pillow is asked first"
-    with open(path, 'rb') as f: head = f.read(12)
+    with open(path, 'rb') as f:
+        head = f.read(12)
     return head.startswith(_SIGNS) or head[:4] + head[8:] == b'RIFFWEBP' or _brand(path) in (*_HEIF, 'avif', 'avis')
 
-def _moves(im): # a Pillow image; pages of a TIFF and the second view of a phone's JPEG are no animation
+
+def _moves(im):  # a Pillow image; pages of a TIFF and the second view of a phone's JPEG are no animation
     return im.format in ('GIF', 'PNG', 'WEBP', 'AVIF') and getattr(im, 'is_animated', False)
 
-def kind_of(path # a file
-           )->str:
+
+def kind_of(
+    path,  # a file
+) -> str:
     "'picture', 'video' (an animation too) or 'sound', by what the file holds. `SpeakError` if it is none of them."
     path = _existing(path, 'a picture, a video or a sound')
     if _looks_like_picture(path):
         try:
-            with _picture(path) as im: return 'video' if _moves(im) else 'picture'
-        except Image.UnidentifiedImageError: pass
-        except (OSError, SyntaxError, ValueError, EOFError): return 'picture'  # a damaged one
+            with _picture(path) as im:
+                return 'video' if _moves(im) else 'picture'
+        except Image.UnidentifiedImageError:
+            pass
+        except (OSError, SyntaxError, ValueError, EOFError):
+            return 'picture'  # a damaged one
     try:
         with _open(path) as (path, container):
             still = container.format.name.endswith('_pipe') or container.format.name == 'image2'
-            if not still: return 'video' if _streams(container, 'video') else 'sound'
-    except SpeakError as e: wrong = e
-    else: wrong = SpeakError(f"{path} is no picture, video or sound, whatever its name says, or its start is damaged.")
+            if not still:
+                return 'video' if _streams(container, 'video') else 'sound'
+    except SpeakError as e:
+        wrong = e
+    else:
+        wrong = SpeakError(f"{path} is no picture, video or sound, whatever its name says, or its start is damaged.")
     try:
-        with _picture(path): return 'picture'  # of a rarer kind
-    except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError): raise wrong from None
+        with _picture(path):
+            return 'picture'  # of a rarer kind
+    except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
+        raise wrong from None
 
-def picture_tags(path # a file that exists
-                )->dict:  # name -> text; {} for a file that Pillow does not know
+
+def picture_tags(
+    path,  # a file that exists
+) -> dict:  # name -> text; {} for a file that Pillow does not know
     "The texts that a picture or an animation carries, and its `format`."
     try:
         with _picture(_existing(path, 'a picture, a video or a sound')) as im:
             text = {k: v.decode('utf8', 'replace') if isinstance(v, bytes) else v for k, v in im.info.items()}
             return {'format': im.format, **{k: v for k, v in text.items() if isinstance(v, str)}}
-    except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError): return {}
+    except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
+        return {}
 
-def _by_pillow(path)->bool:
+
+def _by_pillow(path) -> bool:
     "Whether the pictures of a file are read by Pillow: it stands still, or it is an animated WebP or AVIF"
-    if not _looks_like_picture(path): return False
+    if not _looks_like_picture(path):
+        return False
     try:
-        with _picture(path) as im: return im.format in ('WEBP', 'AVIF') or not _moves(im)
-    except Image.UnidentifiedImageError: return False
-    except (OSError, SyntaxError, ValueError, EOFError): return True
+        with _picture(path) as im:
+            return im.format in ('WEBP', 'AVIF') or not _moves(im)
+    except Image.UnidentifiedImageError:
+        return False
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return True
+
 
 _PILLOW_STREAM = SimpleNamespace(time_base=Fraction(1, 1000), sample_aspect_ratio=None)
 
-def _pillow_frames(path): # yields as `_decoded`
+
+def _pillow_frames(path):  # yields as `_decoded`
     "The pictures of a still or an animation. `SpeakError` for damage."
+
     def shown(image, time, lasts):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), 'rgb24')
         return _PILLOW_STREAM, Fraction(time, 1000), Fraction(lasts, 1000), frame
+
     time, moves = 0, False
     try:
         with _picture(path) as im:
@@ -267,31 +388,41 @@ def _pillow_frames(path): # yields as `_decoded`
                 im.seek(k)
                 image = _on_grey(np.asarray(im.convert('RGBA')))
                 lasts = im.info.get('duration', 0)
-                lasts = lasts if lasts > 10 else 100         # as browsers show what states no time
+                lasts = lasts if lasts > 10 else 100  # as browsers show what states no time
                 yield shown(image, time, lasts)
                 time += lasts
     except (OSError, SyntaxError, ValueError, EOFError) as e:
-        raise SpeakError(f"{path} is cut off or damaged after {time/1000:.2f} s ({e}): copy or export it again.") from None
-    if not moves: yield shown(read_image(path), 0, 40)
+        raise SpeakError(
+            f"{path} is cut off or damaged after {time / 1000:.2f} s ({e}): copy or export it again."
+        ) from None
+    if not moves:
+        yield shown(read_image(path), 0, 40)
 
 # %% ../../nbs/data/media.ipynb #5d0c8a23
 SILENT = 1e-4  # peak of what counts as silence
 
-def choose_track(path,      # a video or sound file
-                 kind,      # 'video' or 'audio'
-                 track=None # the number wanted, counted from 1 in the file's order
-                )->int:     # number of the stream that is read; 0 if there is none
+
+def choose_track(
+    path,  # a video or sound file
+    kind,  # 'video' or 'audio'
+    track=None,  # the number wanted, counted from 1 in the file's order
+) -> int:  # number of the stream that is read; 0 if there is none
     "Which stream of a kind is read: the default one, or for sound the first that is not silent. `SpeakError` for a number that is not there."
     chosen, note = _choice(path, kind, track)
-    if note: _say_once(note)
+    if note:
+        _say_once(note)
     return chosen
 
-def track_note(path, kind)->str: # as `choose_track`
+
+def track_note(path, kind) -> str:  # as `choose_track`
     "Which of several streams `choose_track` takes and why; '' where there is no choice."
     return _choice(path, kind, None)[1]
 
+
 @lru_cache(None)
-def _say_once(note): log.warning(f'{note}.')
+def _say_once(note):
+    log.warning(f'{note}.')
+
 
 def _choice(path, kind, track):
     "Number of the stream that is read, and what is to be said of it"
@@ -299,14 +430,16 @@ def _choice(path, kind, track):
         found = _streams(container, kind)
         name = {'video': 'video stream', 'audio': 'sound track'}[kind]
         if track is not None and not 1 <= track <= len(found):
-            has = f"{len(found) or 'no'} {name}{'s'*(len(found) != 1)}"
+            has = f"{len(found) or 'no'} {name}{'s' * (len(found) != 1)}"
             raise SpeakError(f"{path} has {has}, so there is no number {track}: leave it out or give a number from 1.")
-        if track is not None or len(found) < 2: return track or len(found), ''
+        if track is not None or len(found) < 2:
+            return track or len(found), ''
         default = [bool(s.disposition & Disposition.default) for s in found]
         readable = [s.codec_context is not None for s in found]
     order = sorted(range(len(found)), key=lambda i: (not readable[i], not default[i]))
     stat = path.stat()
     return _first_heard(path, kind, tuple(i + 1 for i in order), default[order[0]], stat.st_mtime_ns, stat.st_size)
+
 
 @lru_cache(1000)
 def _first_heard(path, kind, order, marked, *stamp):
@@ -314,277 +447,415 @@ def _first_heard(path, kind, order, marked, *stamp):
     best = order[0]
     heard = next((k for k in order if _heard(path, k)), None) if kind == 'audio' else best
     best = heard or best
-    why = 'all are silent' if not heard else 'it is marked as the default' if best == order[0] and marked else 'the first' if kind == 'video' else 'the first that is not silent'
-    names, change = ('video streams', '') if kind == 'video' else ('sound tracks', '; --track N or track=N takes another')
+    why = (
+        'all are silent'
+        if not heard
+        else 'it is marked as the default'
+        if best == order[0] and marked
+        else 'the first'
+        if kind == 'video'
+        else 'the first that is not silent'
+    )
+    names, change = (
+        ('video streams', '') if kind == 'video' else ('sound tracks', '; --track N or track=N takes another')
+    )
     return best, f"{path} has {len(order)} {names}: number {best} is used ({why}){change}"
+
 
 def _heard(path, track):
     with contextlib.closing(_decoded(path, 'audio', track=track)) as frames:
         return any(np.abs(_mixed(frame)).max(initial=0) >= SILENT for *_, frame in frames)
 
 # %% ../../nbs/data/media.ipynb #79e26653
-_TAGS_BETWEEN = 4  # packets that the decoder may reject in a row where MP3 files were joined end to end: the second one's tags
+_TAGS_BETWEEN = (
+    4  # packets that the decoder may reject in a row where MP3 files were joined end to end: the second one's tags
+)
+
 
 def _packets(container):
     "The packets of every stream that was there at the start, and last the empty ones that flush the decoders"
     packets = container.demux()
     while True:
         # Where a broadcast gains a stream on the way, PyAV 18 fails with IndexError on flushing that one, after all that are wanted.
-        try: packet = next(packets)
-        except (StopIteration, IndexError): return
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError):
+            return
         yield packet
 
-def _frames(path, container, stream, # as opened
-            sought=False, # whether the container stands elsewhere than at its start
-           ): # yields (time, seconds it lasts, frame), times as `Fraction` seconds on the file's own clock
+
+def _frames(
+    path,
+    container,
+    stream,  # as opened
+    sought=False,  # whether the container stands elsewhere than at its start
+):  # yields (time, seconds it lasts, frame), times as `Fraction` seconds on the file's own clock
     "The frames of one stream from where the container stands. `SpeakError` for damage, and at the end for a file cut off."
     kind, reached, after, rejected = stream.type, Fraction(0), None, 0
     try:
         for packet in _packets(container):
-            if packet.pts is not None: reached = max(reached, (packet.pts + (packet.duration or 0))*packet.stream.time_base)
-            if packet.stream.index != stream.index: continue  # not packet.stream_index, which is 0 in every flushing packet
-            try: frames = packet.decode()
+            if packet.pts is not None:
+                reached = max(reached, (packet.pts + (packet.duration or 0)) * packet.stream.time_base)
+            if packet.stream.index != stream.index:
+                continue  # not packet.stream_index, which is 0 in every flushing packet
+            try:
+                frames = packet.decode()
             except av.FFmpegError:
-                if after is None: continue  # nothing shown yet: the recording starts inside a group of pictures
+                if after is None:
+                    continue  # nothing shown yet: the recording starts inside a group of pictures
                 rejected += 1
-                if container.format.name == 'mp3' and rejected <= _TAGS_BETWEEN: continue
+                if container.format.name == 'mp3' and rejected <= _TAGS_BETWEEN:
+                    continue
                 raise
             rejected = 0
             for frame in frames:
                 if kind == 'video' and frame.colorspace in _NO_RGB:
-                    raise SpeakError(f"{path} is Dolby Vision without a plain picture in it: export it as HDR10, HLG or SDR.")
-                time = frame.pts*frame.time_base if frame.pts is not None else after or Fraction(0)
-                if after is not None and abs(time - after) > 600:  # else a wrong time stamp would be filled with hours of one picture
-                    raise SpeakError(f"{path} is damaged: its {kind} jumps from {float(after):.0f} s to {float(time):.0f} s; convert the file again.")
-                lasts = (Fraction(frame.samples, frame.sample_rate) if kind == 'audio' else
-                         frame.duration*frame.time_base if frame.duration else 1/Fraction(stream.average_rate or 25))
+                    raise SpeakError(
+                        f"{path} is Dolby Vision without a plain picture in it: export it as HDR10, HLG or SDR."
+                    )
+                time = frame.pts * frame.time_base if frame.pts is not None else after or Fraction(0)
+                if (
+                    after is not None and abs(time - after) > 600
+                ):  # else a wrong time stamp would be filled with hours of one picture
+                    raise SpeakError(
+                        f"{path} is damaged: its {kind} jumps from {float(after):.0f} s to {float(time):.0f} s; convert the file again."
+                    )
+                lasts = (
+                    Fraction(frame.samples, frame.sample_rate)
+                    if kind == 'audio'
+                    else frame.duration * frame.time_base
+                    if frame.duration
+                    else 1 / Fraction(stream.average_rate or 25)
+                )
                 after = time + lasts
                 yield time, lasts, frame
     except av.FFmpegError as e:
-        raise SpeakError(f"{path} is damaged: its {kind} cannot be decoded after {float(after or 0):.2f} s ({e.strerror}); copy or export the file again.") from None
-    if container.format.name not in _STATE_LENGTH or (sought and after is None): return  # sought past the end
+        raise SpeakError(
+            f"{path} is damaged: its {kind} cannot be decoded after {float(after or 0):.2f} s ({e.strerror}); copy or export the file again."
+        ) from None
+    if container.format.name not in _STATE_LENGTH or (sought and after is None):
+        return  # sought past the end
     stated = [Fraction(container.duration, av.time_base)] if container.duration else []
-    streams = [s.duration*s.time_base for s in (*container.streams.video, *container.streams.audio) if s.duration]
-    if streams: stated.append(max(streams))
-    if stated and (promised := min(stated)) - reached > max(Fraction(1,4), promised/50):
+    streams = [s.duration * s.time_base for s in (*container.streams.video, *container.streams.audio) if s.duration]
+    if streams:
+        stated.append(max(streams))
+    if stated and (promised := min(stated)) - reached > max(Fraction(1, 4), promised / 50):
         raise _cut_off(path, f'{float(promised):.2f} s', f'{float(reached):.2f} s')
 
-def _decoded(path,       # a video or sound file
-             kind,       # 'video' or 'audio'
-             start=None, # second on the file's own clock from which frames are wanted; earlier ones may come too
-             track=None, # number of the stream, from 1; None: as `choose_track` says
-            ):           # yields (stream, time, seconds it lasts, frame)
+
+def _decoded(
+    path,  # a video or sound file
+    kind,  # 'video' or 'audio'
+    start=None,  # second on the file's own clock from which frames are wanted; earlier ones may come too
+    track=None,  # number of the stream, from 1; None: as `choose_track` says
+):  # yields (stream, time, seconds it lasts, frame)
     "The frames of a stream of a `kind` with their times; nothing if there is no such stream"
     if _by_pillow(_existing(path, 'a video or sound file')):
-        if kind == 'video': yield from _pillow_frames(path)
+        if kind == 'video':
+            yield from _pillow_frames(path)
         return
     track = choose_track(path, kind, track)
-    if not track: return
+    if not track:
+        return
     for seek in (True, False):
         with _open(path) as (path, container):
             stream = _streams(container, kind)[track - 1]
-            if stream.codec_context is None: raise SpeakError(f"{path} holds {kind} in a code that is not known here: convert it to MP4 (H.264 and AAC).")
+            if stream.codec_context is None:
+                raise SpeakError(
+                    f"{path} holds {kind} in a code that is not known here: convert it to MP4 (H.264 and AAC)."
+                )
             if seek:
-                if start is None or start < 2 or container.format.name not in _STATE_LENGTH: continue
+                if start is None or start < 2 or container.format.name not in _STATE_LENGTH:
+                    continue
                 # One second early: a key picture stands in the file before its time, and a sound decoder needs a run-up.
-                try: container.seek(int((start - 1)/stream.time_base), stream=stream)
-                except av.FFmpegError: continue  # no index: read from the start
+                try:
+                    container.seek(int((start - 1) / stream.time_base), stream=stream)
+                except av.FFmpegError:
+                    continue  # no index: read from the start
             frames = _frames(path, container, stream, seek)
             first = next(frames, None)
-            if seek and (first is None or first[0] > start): continue
-            if first is not None: yield (stream, *first)
-            for found in frames: yield (stream, *found)
+            if seek and (first is None or first[0] > start):
+                continue
+            if first is not None:
+                yield (stream, *first)
+            for found in frames:
+                yield (stream, *found)
             return
+
 
 def _first(path, kind, track=None):
     "(stream, time, seconds it lasts, frame) of the first frame of a `kind`, or None"
-    with contextlib.closing(_decoded(path, kind, track=track)) as frames: return next(frames, None)
+    with contextlib.closing(_decoded(path, kind, track=track)) as frames:
+        return next(frames, None)
 
 # %% ../../nbs/data/media.ipynb #5d0c8a30
-_HLG, _PQ = 18, 16                       # transfer characteristics of ITU-T H.273
-_NO_RGB = (14, 15)                       # matrices of ICtCp and Dolby's IPT, which have no conversion here
-_PRIMARIES = {9: [[1.6605, -.5876, -.0728], [-.1246, 1.1329, -.0083], [-.0182, -.1006, 1.1187]],   # BT.2020 to BT.709 (BT.2087)
-              11: [[1.1577, -.1549, -.0028], [-.0415, 1.0456, -.0041], [-.0181, -.0786, 1.0966]],  # DCI-P3, adapted to D65
-              12: [[1.2249, -.2247, 0.], [-.0420, 1.0419, 0.], [-.0197, -.0786, 1.0979]]}          # Display P3
-_WHITE = 203.                            # cd/m² of reference white in HDR (BT.2408)
-_KNEE = .6                               # of reference white: what is darker stays as it is
+_HLG, _PQ = 18, 16  # transfer characteristics of ITU-T H.273
+_NO_RGB = (14, 15)  # matrices of ICtCp and Dolby's IPT, which have no conversion here
+_PRIMARIES = {
+    9: [
+        [1.6605, -0.5876, -0.0728],
+        [-0.1246, 1.1329, -0.0083],
+        [-0.0182, -0.1006, 1.1187],
+    ],  # BT.2020 to BT.709 (BT.2087)
+    11: [[1.1577, -0.1549, -0.0028], [-0.0415, 1.0456, -0.0041], [-0.0181, -0.0786, 1.0966]],  # DCI-P3, adapted to D65
+    12: [[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]],
+}  # Display P3
+_WHITE = 203.0  # cd/m² of reference white in HDR (BT.2408)
+_KNEE = 0.6  # of reference white: what is darker stays as it is
 
-def hdr_light(signal:np.ndarray, # (...,3) RGB in [0,1]
-              transfer:int       # 18: HLG, 16: PQ, else the display gamma of SDR
-             )->np.ndarray:      # (...,3) light, 1 is reference white
+
+def hdr_light(
+    signal: np.ndarray,  # (...,3) RGB in [0,1]
+    transfer: int,  # 18: HLG, 16: PQ, else the display gamma of SDR
+) -> np.ndarray:  # (...,3) light, 1 is reference white
     "The light that a signal stands for: BT.2100 for HLG (on a screen of 1000 cd/m²) and PQ, BT.1886 for SDR."
     if transfer == _PQ:
-        p = signal**(1/78.84375)
-        return 10000/_WHITE*((p - .8359375).clip(0)/(18.8515625 - 18.6875*p))**(1/.1593017578125)
-    if transfer != _HLG: return signal**2.4
-    a, b, c = .17883277, .28466892, .55991073
-    scene = np.where(signal <= .5, signal**2/3, (np.exp((signal - c)/a) + b)/12)
-    luminance = scene@[.2627, .6780, .0593]
-    return 1000/_WHITE*luminance[..., None]**.2*scene
+        p = signal ** (1 / 78.84375)
+        return 10000 / _WHITE * ((p - 0.8359375).clip(0) / (18.8515625 - 18.6875 * p)) ** (1 / 0.1593017578125)
+    if transfer != _HLG:
+        return signal**2.4
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    luminance = scene @ [0.2627, 0.6780, 0.0593]
+    return 1000 / _WHITE * luminance[..., None] ** 0.2 * scene
 
-def tone_map(light:np.ndarray # (...,3), 1 is reference white
-            )->np.ndarray:    # (...,3) in [0,1]
+
+def tone_map(
+    light: np.ndarray,  # (...,3), 1 is reference white
+) -> np.ndarray:  # (...,3) in [0,1]
     "The brightest channel is kept up to the knee and bent below 1 from there; the others keep their ratio to it, and so the hue."
     peak = light.max(-1, keepdims=True)
-    bent = _KNEE + (1 - _KNEE)*(1 - np.exp(-(peak - _KNEE)/(1 - _KNEE)))
-    return light*np.where(peak > _KNEE, bent/np.maximum(peak, 1e-9), 1)
+    bent = _KNEE + (1 - _KNEE) * (1 - np.exp(-(peak - _KNEE) / (1 - _KNEE)))
+    return light * np.where(peak > _KNEE, bent / np.maximum(peak, 1e-9), 1)
+
 
 @lru_cache(None)
 def _colour_table(transfer, primaries, n=33):
     "Pillow's table from RGB as decoded to RGB of BT.709"
     axis = np.linspace(0, 1, n)
-    blue, green, red = np.meshgrid(axis, axis, axis, indexing='ij')    # red runs fastest
+    blue, green, red = np.meshgrid(axis, axis, axis, indexing='ij')  # red runs fastest
     light = hdr_light(np.stack([red, green, blue], -1), transfer)
-    light = (light@np.transpose(_PRIMARIES.get(primaries, np.eye(3)))).clip(0)
-    if transfer in (_HLG, _PQ): light = tone_map(light)
-    return ImageFilter.Color3DLUT(n, (light.clip(0, 1)**(1/2.4)).ravel().tolist())
+    light = (light @ np.transpose(_PRIMARIES.get(primaries, np.eye(3)))).clip(0)
+    if transfer in (_HLG, _PQ):
+        light = tone_map(light)
+    return ImageFilter.Color3DLUT(n, (light.clip(0, 1) ** (1 / 2.4)).ravel().tolist())
 
-def _bt709(rgb,   # (H,W,3) uint8, by the frame's own matrix
-           frame, # as decoded
-          ):      # (H,W,3) uint8
+
+def _bt709(
+    rgb,  # (H,W,3) uint8, by the frame's own matrix
+    frame,  # as decoded
+):  # (H,W,3) uint8
     "Colours of HDR and of wide primaries on a screen of BT.709"
-    if frame.color_trc not in (_HLG, _PQ) and frame.color_primaries not in _PRIMARIES: return rgb
+    if frame.color_trc not in (_HLG, _PQ) and frame.color_primaries not in _PRIMARIES:
+        return rgb
     return np.asarray(Image.fromarray(rgb).filter(_colour_table(int(frame.color_trc), int(frame.color_primaries))))
+
 
 def _matrix(frame):
     "The matrix of a frame that names none; None leaves it to the frame"
-    if frame.colorspace != 2 or not frame.format.name.startswith('yuv'): return None
+    if frame.colorspace != 2 or not frame.format.name.startswith('yuv'):
+        return None
     return Colorspace.ITU709 if frame.width > 1279 or frame.height > 576 else Colorspace.ITU601
 
 # %% ../../nbs/data/media.ipynb #169ef766
-def _display(frame # a decoded video frame
-            )->tuple: # (swap x and y, flip x, flip y, degrees clockwise)
+def _display(
+    frame,  # a decoded video frame
+) -> tuple:  # (swap x and y, flip x, flip y, degrees clockwise)
     "How the display matrix turns the stored picture; x' = ax + cy and y' = bx + dy"
-    try: matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-    except ValueError: matrix = None  # PyAV 18 does not know some of FFmpeg's side data, such as EXIF, and fails on all
-    if matrix is None: return False, False, False, 0
+    try:
+        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    except ValueError:
+        matrix = None  # PyAV 18 does not know some of FFmpeg's side data, such as EXIF, and fails on all
+    if matrix is None:
+        return False, False, False, 0
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(matrix), np.int32)[:5])
     swap = abs(b) > abs(a)
-    return swap, (c if swap else a) < 0, (b if swap else d) < 0, int(np.rint(np.degrees(np.arctan2(b, a))/90)*90 % 360)
+    return (
+        swap,
+        (c if swap else a) < 0,
+        (b if swap else d) < 0,
+        int(np.rint(np.degrees(np.arctan2(b, a)) / 90) * 90 % 360),
+    )
 
-def _rgb(frame,      # a decoded video frame
-         shape=None, # stored (width, height) to scale to; None takes the frame's with square pixels
-         aspect=None,# width over height of a pixel
-        )->np.ndarray: # (H,W,3) uint8, upright
+
+def _rgb(
+    frame,  # a decoded video frame
+    shape=None,  # stored (width, height) to scale to; None takes the frame's with square pixels
+    aspect=None,  # width over height of a pixel
+) -> np.ndarray:  # (H,W,3) uint8, upright
     "A decoded frame as it should be seen"
     width, height = shape or _square(frame, aspect)
     see_through = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-    out = frame.reformat(width=width, height=height, format='rgba' if see_through else 'rgb24', src_colorspace=_matrix(frame), threads=1).to_ndarray()
+    out = frame.reformat(
+        width=width, height=height, format='rgba' if see_through else 'rgb24', src_colorspace=_matrix(frame), threads=1
+    ).to_ndarray()
     out = _bt709(_on_grey(out) if see_through else out, frame)
     swap, flip_x, flip_y, _ = _display(frame)
-    if swap: out = out.transpose(1, 0, 2)
-    return np.ascontiguousarray(out[::-1 if flip_y else 1, ::-1 if flip_x else 1])
+    if swap:
+        out = out.transpose(1, 0, 2)
+    return np.ascontiguousarray(out[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
 
 def _square(frame, aspect):
     "Stored (width, height) with square pixels"
-    return (round(frame.width*aspect) if aspect and Fraction(1,4) <= aspect <= 4 else frame.width), frame.height
+    return (round(frame.width * aspect) if aspect and Fraction(1, 4) <= aspect <= 4 else frame.width), frame.height
 
 # %% ../../nbs/data/media.ipynb #c422d698
 @dataclass(frozen=True)
 class MediaInfo:
     "What a video or sound file holds; a field about a stream that it lacks, or whose code is not known here, is 0"
+
     path: Path
     has_video: bool
     has_audio: bool
     duration_s: float  # of the longest stream
-    fps: float         # mean rate of the pictures
-    width: int         # as seen: after rotation, with square pixels
+    fps: float  # mean rate of the pictures
+    width: int  # as seen: after rotation, with square pixels
     height: int
-    rotation: int      # degrees clockwise from the stored picture to the seen one: 0, 90, 180 or 270
-    sample_rate: int   # Hz
+    rotation: int  # degrees clockwise from the stored picture to the seen one: 0, 90, 180 or 270
+    sample_rate: int  # Hz
     channels: int
-    metadata: dict     # the container's tags
+    metadata: dict  # the container's tags
 
-def probe(path         # a video or sound file
-         )->MediaInfo:
+
+def probe(
+    path,  # a video or sound file
+) -> MediaInfo:
     "What the file holds. `SpeakError` if it is missing, no media file, or holds neither a picture nor sound."
-    if _by_pillow(_existing(path, 'a video or sound file')): return _probe_pictures(Path(path))
+    if _by_pillow(_existing(path, 'a video or sound file')):
+        return _probe_pictures(Path(path))
     first, track = _first(path, 'video'), choose_track(path, 'audio')
     with _open(path) as (path, container):
         video = first and _streams(container, 'video')[choose_track(path, 'video') - 1]
         audio = track and _streams(container, 'audio')[track - 1]
-        if not video and not audio: raise SpeakError(f"{path} holds neither pictures nor sound: give a video or sound file.")
-        duration = container.duration and container.duration/av.time_base
+        if not video and not audio:
+            raise SpeakError(f"{path} holds neither pictures nor sound: give a video or sound file.")
+        duration = container.duration and container.duration / av.time_base
         if not duration:  # a stream that states no length: add its packets up
-            duration = float(max(((p.pts + (p.duration or 0))*p.stream.time_base for p in _packets(container) if p.pts is not None), default=0))
+            duration = float(
+                max(
+                    (
+                        (p.pts + (p.duration or 0)) * p.stream.time_base
+                        for p in _packets(container)
+                        if p.pts is not None
+                    ),
+                    default=0,
+                )
+            )
         width = height = rotation = 0
         if video:
             swap, *_, rotation = _display(first[3])
             width, height = _square(first[3], video.sample_aspect_ratio)
-            if swap: width, height = height, width
+            if swap:
+                width, height = height, width
         known = audio and audio.codec_context
-        return MediaInfo(path, bool(video), bool(audio), duration, float(video.average_rate or video.guessed_rate or 0) if video else 0.,
-                         width, height, rotation, audio.rate if known else 0, audio.channels if known else 0, dict(container.metadata))
+        return MediaInfo(
+            path,
+            bool(video),
+            bool(audio),
+            duration,
+            float(video.average_rate or video.guessed_rate or 0) if video else 0.0,
+            width,
+            height,
+            rotation,
+            audio.rate if known else 0,
+            audio.channels if known else 0,
+            dict(container.metadata),
+        )
+
 
 def _probe_pictures(path):
     "As `probe`, of a still or an animation that Pillow reads"
     times = [(time, lasts, frame.width, frame.height) for _, time, lasts, frame in _pillow_frames(path)]
     duration = float(times[-1][0] + times[-1][1])
-    return MediaInfo(path, True, False, duration, len(times)/duration, *times[0][2:], 0, 0, 0, {})
+    return MediaInfo(path, True, False, duration, len(times) / duration, *times[0][2:], 0, 0, 0, {})
 
 # %% ../../nbs/data/media.ipynb #f03ad684
-def video_frames(path,          # any container, code, size, rate
-                 fps=FPS,       # pictures per second wanted
-                 start_s=0.,    # seconds after the first picture
-                 end_s=None,    # seconds after the first picture, exclusive; None reads to the end
-                ):              # yields (H,W,3) uint8 RGB
+def video_frames(
+    path,  # any container, code, size, rate
+    fps=FPS,  # pictures per second wanted
+    start_s=0.0,  # seconds after the first picture
+    end_s=None,  # seconds after the first picture, exclusive; None reads to the end
+):  # yields (H,W,3) uint8 RGB
     """The pictures of a video at a constant rate, by time stamp, as a stream: one picture is held at a time.
     A window that ends after the video gives what there is. All pictures have the first one's size.
     `SpeakError` if the file is missing, damaged, cut off, without pictures, or ends before `start_s`."""
-    step, start, origin = 1/Fraction(fps).limit_denominator(10**6), Fraction(start_s).limit_denominator(10**6), None
-    if end_s is not None and not 0 <= start_s < end_s: raise ValueError(f'a window from {start_s} to {end_s} s holds nothing')
-    wanted = None if end_s is None else max(1, round((Fraction(end_s).limit_denominator(10**6) - start)/step))
-    if start > 0 and (first := _first(path, 'video')): origin = first[1]
+    step, start, origin = 1 / Fraction(fps).limit_denominator(10**6), Fraction(start_s).limit_denominator(10**6), None
+    if end_s is not None and not 0 <= start_s < end_s:
+        raise ValueError(f'a window from {start_s} to {end_s} s holds nothing')
+    wanted = None if end_s is None else max(1, round((Fraction(end_s).limit_denominator(10**6) - start) / step))
+    if start > 0 and (first := _first(path, 'video')):
+        origin = first[1]
     k, shown, size, ends = 0, None, None, Fraction(0)
     with contextlib.closing(_decoded(path, 'video', start + origin if origin is not None else None)) as frames:
         for stream, time, lasts, frame in frames:
-            if origin is None: origin = time
-            if size is None:   size, tick = _square(frame, stream.sample_aspect_ratio), min(stream.time_base, step/4)
+            if origin is None:
+                origin = time
+            if size is None:
+                size, tick = _square(frame, stream.sample_aspect_ratio), min(stream.time_base, step / 4)
             time -= origin
-            while shown is not None and start + k*step + tick < time and (wanted is None or k < wanted):
+            while shown is not None and start + k * step + tick < time and (wanted is None or k < wanted):
                 yield _rgb(shown, size)
                 k += 1
-            if k == wanted: return
+            if k == wanted:
+                return
             shown, ends = frame, time + lasts
-    if shown is None: raise SpeakError(f"{path} holds no picture that can be decoded: give a video file with at least one frame.")
-    total = max(round((ends - start)/step), 1 if start == 0 else 0)
-    if not total: raise SpeakError(f"{path} is only {float(ends):.2f} s long, so there is nothing from {start_s} s on: ask for an earlier part.")
-    for k in range(k, total if wanted is None else min(total, wanted)): yield _rgb(shown, size)
+    if shown is None:
+        raise SpeakError(f"{path} holds no picture that can be decoded: give a video file with at least one frame.")
+    total = max(round((ends - start) / step), 1 if start == 0 else 0)
+    if not total:
+        raise SpeakError(
+            f"{path} is only {float(ends):.2f} s long, so there is nothing from {start_s} s on: ask for an earlier part."
+        )
+    for k in range(k, total if wanted is None else min(total, wanted)):
+        yield _rgb(shown, size)
 
-def read_video(path,           # any container, code, size, rate
-               fps=FPS,        # pictures per second wanted
-               start_s=0.,     # seconds after the first picture
-               end_s=None,     # seconds after the first picture, exclusive
-              )->np.ndarray:   # (T,H,W,3) uint8 RGB
+
+def read_video(
+    path,  # any container, code, size, rate
+    fps=FPS,  # pictures per second wanted
+    start_s=0.0,  # seconds after the first picture
+    end_s=None,  # seconds after the first picture, exclusive
+) -> np.ndarray:  # (T,H,W,3) uint8 RGB
     "`video_frames`, all at once"
     return np.stack(list(video_frames(path, fps, start_s, end_s)))
 
 # %% ../../nbs/data/media.ipynb #603a5aaa
-def pingpong_index(n:int,       # pictures there are
-                   T:int,       # pictures wanted
-                  )->np.ndarray:# (T,) which picture to show
+def pingpong_index(
+    n: int,  # pictures there are
+    T: int,  # pictures wanted
+) -> np.ndarray:  # (T,) which picture to show
     "0, 1, ..., n-1, n-2, ..., 1, 0, 1, ...; one picture repeats, a longer video is cut"
-    if n < 1: raise ValueError('at least one picture is needed to play forth and back')
-    i = np.arange(T) % max(2*n - 2, 1)
-    return np.where(i < n, i, 2*n - 2 - i)
+    if n < 1:
+        raise ValueError('at least one picture is needed to play forth and back')
+    i = np.arange(T) % max(2 * n - 2, 1)
+    return np.where(i < n, i, 2 * n - 2 - i)
 
-def pingpong(frames,   # array or list (n,...); or the path of a video; or any iterable
-             T:int,    # pictures wanted
-             fps=FPS,  # rate at which a path is read
-            ):         # an array or list as it came, of length T; else a generator of T items
+
+def pingpong(
+    frames,  # array or list (n,...); or the path of a video; or any iterable
+    T: int,  # pictures wanted
+    fps=FPS,  # rate at which a path is read
+):  # an array or list as it came, of length T; else a generator of T items
     """Forth and back to `T` items. A path is decoded again for each pass, backward in short windows, so that memory does not grow;
     a plain iterable can be read only once, so up to `T` of its items are kept."""
-    if isinstance(frames, (str, os.PathLike)): return _pingpong_file(frames, T, fps)
-    if isinstance(frames, list): return [frames[i] for i in pingpong_index(len(frames), T)]
-    if hasattr(frames, 'shape'): return frames[pingpong_index(len(frames), T)]
+    if isinstance(frames, (str, os.PathLike)):
+        return _pingpong_file(frames, T, fps)
+    if isinstance(frames, list):
+        return [frames[i] for i in pingpong_index(len(frames), T)]
+    if hasattr(frames, 'shape'):
+        return frames[pingpong_index(len(frames), T)]
     return _pingpong_stream(frames, T)
+
 
 def _pingpong_stream(frames, T):
     seen = []
     for _, frame in zip(range(T), frames):
         seen.append(frame)
         yield frame
-    for i in pingpong_index(len(seen), T)[len(seen):]: yield seen[i]
+    for i in pingpong_index(len(seen), T)[len(seen) :]:
+        yield seen[i]
+
 
 def _pingpong_file(path, T, fps, window=60):
     n = 0
@@ -593,99 +864,157 @@ def _pingpong_file(path, T, fps, window=60):
         n += 1
     order, k = pingpong_index(n, T), n
     while k < T:
-        run = order[k:k + window]
+        run = order[k : k + window]
         low, high = int(run.min()), int(run.max()) + 1  # a run that turns round spans fewer pictures, never more
-        frames = list(video_frames(path, fps, Fraction(low)/Fraction(fps), Fraction(high)/Fraction(fps)))
-        for i in run: yield frames[i - low]
+        frames = list(video_frames(path, fps, Fraction(low) / Fraction(fps), Fraction(high) / Fraction(fps)))
+        for i in run:
+            yield frames[i - low]
         k += len(run)
 
 # %% ../../nbs/data/media.ipynb #d0496517
-def _samples_of(frame # a decoded sound frame
-               )->np.ndarray: # (C,N) float64, full scale is 1
+def _samples_of(
+    frame,  # a decoded sound frame
+) -> np.ndarray:  # (C,N) float64, full scale is 1
     if frame.format.is_planar and frame.layout.nb_channels > 7:  # PyAV 18 counts a plane too many there, and crashes
-        frame, = av.AudioResampler('flt', frame.layout, frame.sample_rate).resample(frame)
+        (frame,) = av.AudioResampler('flt', frame.layout, frame.sample_rate).resample(frame)
     x = frame.to_ndarray()
-    if not frame.format.is_planar: x = x.reshape(-1, len(frame.layout.channels)).T
-    if x.dtype == np.uint8: return (x.astype(np.float64) - 128)/128
-    return x.astype(np.float64)/-float(np.iinfo(x.dtype).min) if x.dtype.kind == 'i' else x.astype(np.float64)
+    if not frame.format.is_planar:
+        x = x.reshape(-1, len(frame.layout.channels)).T
+    if x.dtype == np.uint8:
+        return (x.astype(np.float64) - 128) / 128
+    return x.astype(np.float64) / -float(np.iinfo(x.dtype).min) if x.dtype.kind == 'i' else x.astype(np.float64)
 
-_MIX = dict(FC=1., FL=.5**.5, FR=.5**.5, FLC=.5**.5, FRC=.5**.5, BL=.5, BR=.5, SL=.5, SR=.5, BC=.5, WL=.5, WR=.5, LFE=0., LFE2=0.)
-_USUAL = {3: '3.0', 4: '4.0', 5: '5.0', 6: '5.1', 7: '6.1', 8: '7.1'}  # layouts of files that name only a number of channels
+
+_MIX = dict(
+    FC=1.0,
+    FL=0.5**0.5,
+    FR=0.5**0.5,
+    FLC=0.5**0.5,
+    FRC=0.5**0.5,
+    BL=0.5,
+    BR=0.5,
+    SL=0.5,
+    SR=0.5,
+    BC=0.5,
+    WL=0.5,
+    WR=0.5,
+    LFE=0.0,
+    LFE2=0.0,
+)
+_USUAL = {
+    3: '3.0',
+    4: '4.0',
+    5: '5.0',
+    6: '5.1',
+    7: '6.1',
+    8: '7.1',
+}  # layouts of files that name only a number of channels
+
 
 @lru_cache(None)
-def mix_weights(layout:str # FFmpeg's name of the channels, such as 'stereo' or '5.1(side)'
-               )->tuple:   # a weight for each channel
+def mix_weights(
+    layout: str,  # FFmpeg's name of the channels, such as 'stereo' or '5.1(side)'
+) -> tuple:  # a weight for each channel
     "How channels become one: the mean of two, ITU-R BS.775 for more, the mean of channels whose places nobody knows."
     names = [c.name for c in av.AudioLayout(layout).channels]
-    if len(names) < 3 or not all(n in _MIX or n.startswith('T') for n in names): return (1/len(names),)*len(names)
-    return tuple(_MIX.get(n, .5) for n in names)  # T...: above
+    if len(names) < 3 or not all(n in _MIX or n.startswith('T') for n in names):
+        return (1 / len(names),) * len(names)
+    return tuple(_MIX.get(n, 0.5) for n in names)  # T...: above
 
-def _mixed(frame,   # a decoded sound frame
-           wanted=1 # channels: 1, or 2 for a stereo sound as it is
-          )->np.ndarray: # (C,N) float32
+
+def _mixed(
+    frame,  # a decoded sound frame
+    wanted=1,  # channels: 1, or 2 for a stereo sound as it is
+) -> np.ndarray:  # (C,N) float32
     "The channels of a frame as one, or as two where two are wanted"
     x = _samples_of(frame)
-    if wanted == 2: return np.broadcast_to(x, (2, x.shape[1])).astype(np.float32) if len(x) < 3 else np.stack([_one(x, frame)]*2)
+    if wanted == 2:
+        return np.broadcast_to(x, (2, x.shape[1])).astype(np.float32) if len(x) < 3 else np.stack([_one(x, frame)] * 2)
     return _one(x, frame)[None]
 
+
 def _one(x, frame):
-    if frame.layout.name.startswith('ambisonic'): return x[0].astype(np.float32)  # the channel that hears all around
+    if frame.layout.name.startswith('ambisonic'):
+        return x[0].astype(np.float32)  # the channel that hears all around
     if len(x) == 2:
         mean = x.mean(0)
-        cancels = np.square(mean).mean() < np.square(x).mean()/100                # one wire is inverted: the mean of both is nothing
+        cancels = (
+            np.square(mean).mean() < np.square(x).mean() / 100
+        )  # one wire is inverted: the mean of both is nothing
         return (x[0] if cancels else mean).astype(np.float32)
-    known = ':' not in frame.layout.name and 'channels' not in frame.layout.name   # FFmpeg names unknown places by their number
+    known = (
+        ':' not in frame.layout.name and 'channels' not in frame.layout.name
+    )  # FFmpeg names unknown places by their number
     layout = frame.layout.name if known else _USUAL.get(len(x))
-    weights = mix_weights(layout) if layout else (1/len(x),)*len(x)
-    return (np.array(weights)@x).astype(np.float32)
+    weights = mix_weights(layout) if layout else (1 / len(x),) * len(x)
+    return (np.array(weights) @ x).astype(np.float32)
 
 # %% ../../nbs/data/media.ipynb #5d0c8a40
-def _resampler(rate, channels): return av.AudioResampler('fltp', ('mono', 'stereo')[channels - 1], rate)
+def _resampler(rate, channels):
+    return av.AudioResampler('fltp', ('mono', 'stereo')[channels - 1], rate)
 
-def _converted(resampler, x, rate): # (C,N) float32 and its rate, or None to flush; yields (C,N') float32
+
+def _converted(resampler, x, rate):  # (C,N) float32 and its rate, or None to flush; yields (C,N') float32
     frame = None
     if x is not None:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(x), 'fltp', ('mono', 'stereo')[len(x) - 1])
         frame.sample_rate = rate
-    for out in resampler.resample(frame): yield out.to_ndarray()
+    for out in resampler.resample(frame):
+        yield out.to_ndarray()
 
-def _contiguous(path, start, end, track=None, channels=1): # seconds after time 0
+
+def _contiguous(path, start, end, track=None, channels=1):  # seconds after time 0
     "(file's own rate, block (C,N) of samples at it) without holes from `start` to `end`; nothing if there is no sound"
     first = _first(path, 'video') or _first(path, 'audio', track)
-    if first is None: return
+    if first is None:
+        return
     zero, done, stop, native, other = first[1] + start, 0, None, None, None
     with contextlib.closing(_decoded(path, 'audio', zero, track)) as frames:
         for stream, time, _, frame in frames:
             x, rate = _mixed(frame, channels), frame.sample_rate
-            if not np.isfinite(x).all(): raise SpeakError(f"{path} holds samples that are not numbers (NaN or infinite) near {float(time):.2f} s: export the sound again.")
+            if not np.isfinite(x).all():
+                raise SpeakError(
+                    f"{path} holds samples that are not numbers (NaN or infinite) near {float(time):.2f} s: export the sound again."
+                )
             if native is None:
                 native, stop = rate, 1 << 62
-                if stream.duration and stream.container.format.name in _STATE_LENGTH: stop = round((((stream.start_time or 0) + stream.duration)*stream.time_base - zero)*rate)
-                if end is not None:  stop = min(stop, round((end - start)*rate))
-            if rate != native:  # recordings joined end to end; the few samples that the resampler holds back at a joint are lost
-                if other is None or other[0] != rate: other = rate, _resampler(native, channels)
+                if stream.duration and stream.container.format.name in _STATE_LENGTH:
+                    stop = round((((stream.start_time or 0) + stream.duration) * stream.time_base - zero) * rate)
+                if end is not None:
+                    stop = min(stop, round((end - start) * rate))
+            if (
+                rate != native
+            ):  # recordings joined end to end; the few samples that the resampler holds back at a joint are lost
+                if other is None or other[0] != rate:
+                    other = rate, _resampler(native, channels)
                 x = np.concatenate([np.zeros((channels, 0), np.float32), *_converted(other[1], x, rate)], 1)
                 rate = native
-            gap = round((time - zero)*rate) - done
-            if done and abs(gap) < rate/20: gap = 0  # coarse clocks round time stamps
-            x, gap = x[:, max(0, -gap):], min(max(0, gap), stop - done)
+            gap = round((time - zero) * rate) - done
+            if done and abs(gap) < rate / 20:
+                gap = 0  # coarse clocks round time stamps
+            x, gap = x[:, max(0, -gap) :], min(max(0, gap), stop - done)
             while gap > 0:  # in blocks, for a hole may be long
                 n = min(gap, rate)
                 yield rate, np.zeros((channels, n), np.float32)
                 done, gap = done + n, gap - n
-            x = x[:, :max(0, stop - done)]
-            if x.shape[1]: yield rate, x
+            x = x[:, : max(0, stop - done)]
+            if x.shape[1]:
+                yield rate, x
             done += x.shape[1]
-            if end is not None and done >= stop: return
+            if end is not None and done >= stop:
+                return
 
 # %% ../../nbs/data/media.ipynb #1afd0b0d
-def _resampled(path, rate, start, end, seen, track=None, channels=1): # `seen` collects 'seconds'
+def _resampled(path, rate, start, end, seen, track=None, channels=1):  # `seen` collects 'seconds'
     "Blocks (C,N) of samples at `rate`, as many as the sound is long"
     resampler, given, taken, native = None, 0, 0, None
-    def due(): return max(0, round(Fraction(taken*rate, native)) - given)
+
+    def due():
+        return max(0, round(Fraction(taken * rate, native)) - given)
+
     for native, x in _contiguous(path, start, end, track, channels):
         taken += x.shape[1]
-        seen.update(seconds=taken/native)
+        seen.update(seconds=taken / native)
         if native == rate:
             yield x
             continue
@@ -695,16 +1024,20 @@ def _resampled(path, rate, start, end, seen, track=None, channels=1): # `seen` c
             yield out
     if resampler:
         for out in _converted(resampler, None, native):
-            out = out[:, :due()]
+            out = out[:, : due()]
             given += out.shape[1]
             yield out
         yield np.zeros((channels, due()), np.float32)
 
-def sound_pieces(path, chunk_s=1., rate=SAMPLE_RATE, start_s=0., end_s=None, track=None, channels=1): # yields (C,N) float32
+
+def sound_pieces(
+    path, chunk_s=1.0, rate=SAMPLE_RATE, start_s=0.0, end_s=None, track=None, channels=1
+):  # yields (C,N) float32
     "As `audio_chunks`, not clipped"
-    if end_s is not None and not 0 <= start_s < end_s: raise ValueError(f'a window from {start_s} to {end_s} s holds nothing')
+    if end_s is not None and not 0 <= start_s < end_s:
+        raise ValueError(f'a window from {start_s} to {end_s} s holds nothing')
     start, end = (None if s is None else Fraction(s).limit_denominator(10**6) for s in (start_s, end_s))
-    size, held, seen = max(1, round(chunk_s*rate)), np.zeros((channels, 0), np.float32), {}
+    size, held, seen = max(1, round(chunk_s * rate)), np.zeros((channels, 0), np.float32), {}
     for x in _resampled(path, rate, start, end, seen, track, channels):
         held = np.concatenate([held, x], 1)
         while held.shape[1] >= size:
@@ -712,126 +1045,189 @@ def sound_pieces(path, chunk_s=1., rate=SAMPLE_RATE, start_s=0., end_s=None, tra
             held = held[:, size:]
     if not seen:
         length = _first(path, 'audio', track) and probe(path).duration_s
-        if not length: raise SpeakError(f"{path} holds no sound: give a sound file, or a video with sound.")
-        raise SpeakError(f"{path} is only {length:.2f} s long, so there is no sound from {start_s} s on: ask for an earlier part.")
-    if start_s == 0 and end_s is None and seen['seconds'] < 1/FPS:
-        raise SpeakError(f"{path} is only {1000*seen['seconds']:.0f} ms long, less than one picture (33 ms): give at least a word of speech.")
-    if held.shape[1]: yield held
+        if not length:
+            raise SpeakError(f"{path} holds no sound: give a sound file, or a video with sound.")
+        raise SpeakError(
+            f"{path} is only {length:.2f} s long, so there is no sound from {start_s} s on: ask for an earlier part."
+        )
+    if start_s == 0 and end_s is None and seen['seconds'] < 1 / FPS:
+        raise SpeakError(
+            f"{path} is only {1000 * seen['seconds']:.0f} ms long, less than one picture (33 ms): give at least a word of speech."
+        )
+    if held.shape[1]:
+        yield held
 
-def audio_chunks(path,             # sound, or a video with sound
-                 chunk_s=1.,       # seconds in each chunk; the last may be shorter
-                 rate=SAMPLE_RATE, # samples per second wanted
-                 start_s=0.,       # seconds after the first picture (or sound)
-                 end_s=None,       # seconds, exclusive; None reads to the end
-                 track=None,       # number of the sound track, from 1; None: as `choose_track` says
-                ):                 # yields (N,) float32 mono in [-1,1]
+
+def audio_chunks(
+    path,  # sound, or a video with sound
+    chunk_s=1.0,  # seconds in each chunk; the last may be shorter
+    rate=SAMPLE_RATE,  # samples per second wanted
+    start_s=0.0,  # seconds after the first picture (or sound)
+    end_s=None,  # seconds, exclusive; None reads to the end
+    track=None,  # number of the sound track, from 1; None: as `choose_track` says
+):  # yields (N,) float32 mono in [-1,1]
     """The sound of a file as a stream; sample 0 is the moment of its first picture.
     `SpeakError` if the file is missing, damaged, cut off, or has no sound; and for a whole file that is shorter than one picture
     (1/30 s), which is known only at its end. What runs over full scale is clipped."""
-    for x in sound_pieces(path, chunk_s, rate, start_s, end_s, track): yield x[0].clip(-1, 1)
+    for x in sound_pieces(path, chunk_s, rate, start_s, end_s, track):
+        yield x[0].clip(-1, 1)
 
-def read_audio(path,             # sound, or a video with sound
-               rate=SAMPLE_RATE, # samples per second wanted
-               start_s=0.,       # seconds after the first picture (or sound)
-               end_s=None,       # seconds, exclusive
-               track=None,       # number of the sound track, from 1; None: as `choose_track` says
-              )->np.ndarray:     # (N,) float32 mono in [-1,1]
+
+def read_audio(
+    path,  # sound, or a video with sound
+    rate=SAMPLE_RATE,  # samples per second wanted
+    start_s=0.0,  # seconds after the first picture (or sound)
+    end_s=None,  # seconds, exclusive
+    track=None,  # number of the sound track, from 1; None: as `choose_track` says
+) -> np.ndarray:  # (N,) float32 mono in [-1,1]
     "`audio_chunks`, all at once, with the same errors; what runs over full scale is turned down as a whole, not clipped."
-    x = np.concatenate(list(sound_pieces(path, 10., rate, start_s, end_s, track)), 1)[0]
-    return x/max(1., float(np.abs(x).max(initial=0)))
+    x = np.concatenate(list(sound_pieces(path, 10.0, rate, start_s, end_s, track)), 1)[0]
+    return x / max(1.0, float(np.abs(x).max(initial=0)))
 
-def soundtrack(path,      # sound, or a video with sound
-               track=None,# number of the sound track, from 1; None: as `choose_track` says
-               chunk_s=1.,# seconds in each chunk
-              )->tuple:   # samples per second, channels (1 or 2), iterator of (C,N) float32
+
+def soundtrack(
+    path,  # sound, or a video with sound
+    track=None,  # number of the sound track, from 1; None: as `choose_track` says
+    chunk_s=1.0,  # seconds in each chunk
+) -> tuple:  # samples per second, channels (1 or 2), iterator of (C,N) float32
     "The sound of a file as it is to be heard again: its own rate, mono or stereo, more channels mixed to one; not clipped."
     first = _first(path, 'audio', track)
-    if first is None: raise SpeakError(f"{path} holds no sound: give a sound file, or a video with sound.")
+    if first is None:
+        raise SpeakError(f"{path} holds no sound: give a sound file, or a video with sound.")
     rate, channels = first[3].sample_rate, 2 if first[3].layout.nb_channels == 2 else 1
     return rate, channels, sound_pieces(path, chunk_s, rate, track=track, channels=channels)
 
 # %% ../../nbs/data/media.ipynb #5d0c8a42
 SPEECH_DB = -21.3  # dB of full scale: the level of speech at which networks hear it, that of the embedded corpus
-QUIETEST_DB = -85. # below this it is taken for noise, which is not turned up further
-_BLOCK = SAMPLE_RATE//10
-_KNOCKS = 3        # loudest tenths of a second that do not count: a click, a knock on the table
+QUIETEST_DB = -85.0  # below this it is taken for noise, which is not turned up further
+_BLOCK = SAMPLE_RATE // 10
+_KNOCKS = 3  # loudest tenths of a second that do not count: a click, a knock on the table
+
 
 class SpeechLevel:
     "The level of a sound at 16 kHz that is given piece by piece."
-    def __init__(self): self.peak, self.samples, self.total, self.powers, self.rest = 0., 0, 0., [], np.zeros(0, np.float32)
 
-    def add(self, wave:np.ndarray)->'SpeechLevel': # (N,) float
+    def __init__(self):
+        self.peak, self.samples, self.total, self.powers, self.rest = 0.0, 0, 0.0, [], np.zeros(0, np.float32)
+
+    def add(self, wave: np.ndarray) -> 'SpeechLevel':  # (N,) float
         "The next piece"
         self.peak = max(self.peak, float(np.abs(wave).max(initial=0)))
         self.samples += len(wave)
         self.total += float(wave.sum(dtype=np.float64))
         self.rest = np.concatenate([self.rest, wave])
-        whole = len(self.rest)//_BLOCK*_BLOCK
+        whole = len(self.rest) // _BLOCK * _BLOCK
         self.powers += self.rest[:whole].reshape(-1, _BLOCK).var(1, dtype=np.float64).tolist()
         self.rest = self.rest[whole:]
         return self
 
     @property
-    def silent(self)->bool: return self.peak < SILENT
+    def silent(self) -> bool:
+        return self.peak < SILENT
+
     @property
-    def offset(self)->float: return self.total/max(1, self.samples)
+    def offset(self) -> float:
+        return self.total / max(1, self.samples)
+
     @property
-    def decibels(self)->float:
+    def decibels(self) -> float:
         "Of full scale; minus infinity for nothing"
-        powers = np.array(self.powers or [self.rest.var(dtype=np.float64) if len(self.rest) else 0.])
-        if not powers.any(): return -np.inf
-        powers = np.sort(powers)[:len(powers) - min(_KNOCKS, len(powers)//4)]
-        return float(10*np.log10(powers[powers >= powers.mean()/10].mean()))
+        powers = np.array(self.powers or [self.rest.var(dtype=np.float64) if len(self.rest) else 0.0])
+        if not powers.any():
+            return -np.inf
+        powers = np.sort(powers)[: len(powers) - min(_KNOCKS, len(powers) // 4)]
+        return float(10 * np.log10(powers[powers >= powers.mean() / 10].mean()))
+
     @property
-    def gain(self)->float:
+    def gain(self) -> float:
         "The factor to `SPEECH_DB`; 1 for silence"
-        return 1. if self.silent else 10**((SPEECH_DB - max(self.decibels, QUIETEST_DB))/20)
+        return 1.0 if self.silent else 10 ** ((SPEECH_DB - max(self.decibels, QUIETEST_DB)) / 20)
 
-    def apply(self, wave:np.ndarray)->np.ndarray: # (N,) float32
+    def apply(self, wave: np.ndarray) -> np.ndarray:  # (N,) float32
         "A piece of the sound, at the level for networks; a knock is clipped at 1"
-        return ((wave - self.offset)*self.gain).clip(-1, 1).astype(np.float32) if not self.silent else wave.astype(np.float32)
+        return (
+            ((wave - self.offset) * self.gain).clip(-1, 1).astype(np.float32)
+            if not self.silent
+            else wave.astype(np.float32)
+        )
 
-def level_speech(wave:np.ndarray # (N,) float at 16 kHz
-                )->np.ndarray:   # (N,) float32
+
+def level_speech(
+    wave: np.ndarray,  # (N,) float at 16 kHz
+) -> np.ndarray:  # (N,) float32
     "A whole sound at the level for networks, see `SpeechLevel`."
     return SpeechLevel().add(wave).apply(wave)
 
 # %% ../../nbs/data/media.ipynb #da638894
-def write_audio(path,             # ends in .wav
-                wave:np.ndarray,  # (N,) float in [-1,1], mono
-                rate=SAMPLE_RATE, # samples per second
-               ):
+def write_audio(
+    path,  # ends in .wav
+    wave: np.ndarray,  # (N,) float in [-1,1], mono
+    rate=SAMPLE_RATE,  # samples per second
+):
     "A 16-bit mono WAV, whole or not at all. `SpeakError` if it cannot be written or a sample is not a number."
     samples = _samples(wave, path)
     with part_file(path, '.wav') as part, open(part, 'wb') as f, wavelib.open(f, 'wb') as out:
-        out.setnchannels(1); out.setsampwidth(2); out.setframerate(rate)
-        out.writeframes((samples*32767).round().astype('<i2').tobytes())
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes((samples * 32767).round().astype('<i2').tobytes())
+
 
 def _samples(wave, path):
     "Sound to be written, checked: (N,) float32 in [-1,1]"
     wave = np.asarray(wave)
-    if wave.ndim != 1 or wave.dtype.kind != 'f': raise ValueError(f'a wave is float (N,) in [-1,1], not {wave.dtype} {wave.shape}')
-    if not np.isfinite(wave).all(): raise SpeakError(f"{path} cannot be written because its sound holds samples that are not numbers (NaN or infinite): check where the sound comes from.")
+    if wave.ndim != 1 or wave.dtype.kind != 'f':
+        raise ValueError(f'a wave is float (N,) in [-1,1], not {wave.dtype} {wave.shape}')
+    if not np.isfinite(wave).all():
+        raise SpeakError(
+            f"{path} cannot be written because its sound holds samples that are not numbers (NaN or infinite): check where the sound comes from."
+        )
     return wave.astype(np.float32).clip(-1, 1)
 
 # %% ../../nbs/data/media.ipynb #33438292
 _AAC_RATES = av.codec.Codec('aac', 'w').audio_rates
-_TAGS = {'title','artist','album_artist','album','date','composer','comment','genre','copyright','description','synopsis','lyrics','show','encoding_tool','keywords'}  # that every player knows
+_TAGS = {
+    'title',
+    'artist',
+    'album_artist',
+    'album',
+    'date',
+    'composer',
+    'comment',
+    'genre',
+    'copyright',
+    'description',
+    'synopsis',
+    'lyrics',
+    'show',
+    'encoding_tool',
+    'keywords',
+}  # that every player knows
+
 
 class VideoWriter:
     """An MP4 (H.264 and AAC), written as a stream, under its final name only when whole. A context manager.
     `SpeakError` if it cannot be written, as on a full disk; then nothing is left."""
-    def __init__(self,
-        path,            # ends in .mp4
-        width:int,       # of the pictures; odd sizes gain one repeated column or row in the file
-        height:int,
-        fps=FPS,         # pictures per second
-        audio_rate=None, # samples per second of the sound that will be given; None: no sound
-        metadata=None,   # tags for the file, such as {'comment': 'generated by speak'}
-        crf=18,          # H.264 quality: 0 is lossless, 18 cannot be told from the source, 51 is worst
-        channels=1,      # of the sound: 1 or 2
+
+    def __init__(
+        self,
+        path,  # ends in .mp4
+        width: int,  # of the pictures; odd sizes gain one repeated column or row in the file
+        height: int,
+        fps=FPS,  # pictures per second
+        audio_rate=None,  # samples per second of the sound that will be given; None: no sound
+        metadata=None,  # tags for the file, such as {'comment': 'generated by speak'}
+        crf=18,  # H.264 quality: 0 is lossless, 18 cannot be told from the source, 51 is worst
+        channels=1,  # of the sound: 1 or 2
     ):
-        self.path, self.size, self.fps, self.audio_rate, self.metadata, self.crf = Path(path), (height, width), Fraction(fps).limit_denominator(10**6), audio_rate, metadata or {}, crf
+        self.path, self.size, self.fps, self.audio_rate, self.metadata, self.crf = (
+            Path(path),
+            (height, width),
+            Fraction(fps).limit_denominator(10**6),
+            audio_rate,
+            metadata or {},
+            crf,
+        )
         self.layout = ('mono', 'stereo')[channels - 1]
         self.frames = self.samples = 0
 
@@ -842,10 +1238,12 @@ class VideoWriter:
             # Other tags than the usual ones need MP4's free form, which fewer players show.
             free = '' if self.metadata.keys() <= _TAGS else '+use_metadata_tags'
             self.container = av.open(f'file:{part}', 'w', format='mp4', options={'movflags': 'faststart' + free})
-            self.container.metadata.update({k: str(v) for k,v in self.metadata.items()})
-            self.video = self.container.add_stream('libx264', rate=self.fps, options={'crf': str(self.crf), 'preset': 'medium'})
-            self.video.height, self.video.width = (n + n%2 for n in self.size)
-            self.video.pix_fmt, self.video.codec_context.time_base = 'yuv420p', 1/self.fps
+            self.container.metadata.update({k: str(v) for k, v in self.metadata.items()})
+            self.video = self.container.add_stream(
+                'libx264', rate=self.fps, options={'crf': str(self.crf), 'preset': 'medium'}
+            )
+            self.video.height, self.video.width = (n + n % 2 for n in self.size)
+            self.video.pix_fmt, self.video.codec_context.time_base = 'yuv420p', 1 / self.fps
             c = self.video.codec_context
             c.colorspace, c.color_primaries, c.color_trc, c.color_range = 1, 1, 1, 1  # BT.709, studio range
             self.audio = None
@@ -858,38 +1256,52 @@ class VideoWriter:
             raise
         return self
 
-    def write(self, frame:np.ndarray): # (H,W,3) uint8 RGB
+    def write(self, frame: np.ndarray):  # (H,W,3) uint8 RGB
         "The next picture"
         frame = np.asarray(frame)
-        if frame.dtype != np.uint8 or frame.shape != (*self.size, 3): raise ValueError(f'a picture of this video is uint8 {(*self.size, 3)}, not {frame.dtype} {frame.shape}')
-        frame = np.pad(frame, [(0, n%2) for n in self.size] + [(0, 0)], mode='edge')
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), 'rgb24').reformat(format='yuv420p', dst_colorspace='ITU709', dst_color_range='MPEG', threads=1)
-        picture.pts, picture.time_base = self.frames, 1/self.fps
+        if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
+            raise ValueError(f'a picture of this video is uint8 {(*self.size, 3)}, not {frame.dtype} {frame.shape}')
+        frame = np.pad(frame, [(0, n % 2) for n in self.size] + [(0, 0)], mode='edge')
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), 'rgb24').reformat(
+            format='yuv420p', dst_colorspace='ITU709', dst_color_range='MPEG', threads=1
+        )
+        picture.pts, picture.time_base = self.frames, 1 / self.fps
         self._mux(self.video, picture)
         self.frames += 1
 
-    def write_audio(self, wave:np.ndarray): # (N,) or (C,N) float in [-1,1]
+    def write_audio(self, wave: np.ndarray):  # (N,) or (C,N) float in [-1,1]
         "The next samples; the first sample of all belongs to the first picture"
-        if not self.audio: raise ValueError('this video was opened without sound: give audio_rate')
+        if not self.audio:
+            raise ValueError('this video was opened without sound: give audio_rate')
         wave = np.stack([_samples(w, self.path) for w in np.atleast_2d(wave)])
-        if len(wave) != self.audio.channels: raise ValueError(f'this video was opened for {self.layout}, not for {len(wave)} channels')
-        if not wave.shape[1]: return
+        if len(wave) != self.audio.channels:
+            raise ValueError(f'this video was opened for {self.layout}, not for {len(wave)} channels')
+        if not wave.shape[1]:
+            return
         sound = av.AudioFrame.from_ndarray(wave, 'fltp', self.layout)
         sound.sample_rate, sound.pts, sound.time_base = self.audio_rate, self.samples, Fraction(1, self.audio_rate)
-        for block in self.resampler.resample(sound): self._mux(self.audio, block)
+        for block in self.resampler.resample(sound):
+            self._mux(self.audio, block)
         self.samples += wave.shape[1]
 
     def _mux(self, stream, frame):
-        try: self.container.mux(stream.encode(frame))
-        except (OSError, av.FFmpegError) as e: raise _unwritable(self.path, e) from e
+        try:
+            self.container.mux(stream.encode(frame))
+        except (OSError, av.FFmpegError) as e:
+            raise _unwritable(self.path, e) from e
 
     def __exit__(self, *error):
         try:
-            if error[0] is None: 
-                if not self.frames: raise SpeakError(f"{self.path} was not written because no picture was given: give at least one.")
-                if self.audio and not self.samples: raise SpeakError(f"{self.path} was not written because its sound is empty: give sound, or open it without.")
+            if error[0] is None:
+                if not self.frames:
+                    raise SpeakError(f"{self.path} was not written because no picture was given: give at least one.")
+                if self.audio and not self.samples:
+                    raise SpeakError(
+                        f"{self.path} was not written because its sound is empty: give sound, or open it without."
+                    )
                 if self.audio:
-                    for block in self.resampler.resample(None): self._mux(self.audio, block)
+                    for block in self.resampler.resample(None):
+                        self._mux(self.audio, block)
                     self._mux(self.audio, None)
                 self._mux(self.video, None)
                 self.container.close()
@@ -899,37 +1311,44 @@ class VideoWriter:
         finally:
             if error[0] is not None:
                 # The first error is the one to tell: closing a broken file fails again for the same reason.
-                with contextlib.suppress(OSError, av.FFmpegError): self.container.close()
+                with contextlib.suppress(OSError, av.FFmpegError):
+                    self.container.close()
             self.whole.__exit__(*error)
 
-def write_video(path,            # ends in .mp4
-                frames,          # (T,H,W,3) uint8 RGB, or any iterable of (H,W,3)
-                wave=None,       # (N,) float in [-1,1], mono, sample 0 at picture 0
-                fps=FPS,         # pictures per second
-                rate=SAMPLE_RATE,# samples per second of `wave`
-                metadata=None,   # tags for the file
-               ):
+
+def write_video(
+    path,  # ends in .mp4
+    frames,  # (T,H,W,3) uint8 RGB, or any iterable of (H,W,3)
+    wave=None,  # (N,) float in [-1,1], mono, sample 0 at picture 0
+    fps=FPS,  # pictures per second
+    rate=SAMPLE_RATE,  # samples per second of `wave`
+    metadata=None,  # tags for the file
+):
     "`VideoWriter` for pictures and sound that are at hand"
     frames = iter(frames)
     first = next(frames, None)
-    if first is None: raise SpeakError(f"{path} was not written because no picture was given: give at least one.")
+    if first is None:
+        raise SpeakError(f"{path} was not written because no picture was given: give at least one.")
     with VideoWriter(path, first.shape[1], first.shape[0], fps, None if wave is None else rate, metadata) as out:
         out.write(first)
-        if wave is not None: out.write_audio(wave)
-        for frame in frames: out.write(frame)
+        if wave is not None:
+            out.write_audio(wave)
+        for frame in frames:
+            out.write(frame)
 
 # %% ../../nbs/data/media.ipynb #5a8aa5b7
-def contact_sheet(frames,      # (T,H,W,3) uint8, or an iterable of (H,W,3), all of one size
-                  columns=10,  # pictures in a row
-                  gap=2,       # pixels between pictures
-                 )->np.ndarray:# uint8 image
+def contact_sheet(
+    frames,  # (T,H,W,3) uint8, or an iterable of (H,W,3), all of one size
+    columns=10,  # pictures in a row
+    gap=2,  # pixels between pictures
+) -> np.ndarray:  # uint8 image
     "The pictures in rows, left to right and top to bottom"
     frames = np.stack(list(frames))
     T, H, W = frames.shape[:3]
     columns = min(columns, T)
-    rows = -(-T//columns)
-    sheet = np.full((rows*(H + gap) - gap, columns*(W + gap) - gap, 3), 128, np.uint8)
+    rows = -(-T // columns)
+    sheet = np.full((rows * (H + gap) - gap, columns * (W + gap) - gap, 3), 128, np.uint8)
     for i, frame in enumerate(frames):
-        y, x = i//columns*(H + gap), i%columns*(W + gap)
-        sheet[y:y + H, x:x + W] = frame
+        y, x = i // columns * (H + gap), i % columns * (W + gap)
+        sheet[y : y + H, x : x + W] = frame
     return sheet

@@ -10,10 +10,22 @@ __all__ = ['ENLARGE_BY', 'HEAD', 'HEAD_MM', 'HEAD_CENTRE', 'FAN_BATCH', 'DETECTO
            'map_all', 'Summary', 'prepare', 'shard_plan', 'write_shard', 'prepare_shard', 'bench']
 
 # %% ../../nbs/data/prepare.ipynb #82f4d44f
-import csv, hashlib, importlib.util, io, json, os, platform, shutil, sys, tarfile, time, warnings, zipfile
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+import tarfile
+import time
+import warnings
+import zipfile
 from collections import Counter, deque
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, fields, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -25,36 +37,64 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
 
 from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
-from ..progress import progress_bar
-from .faces import Box, Square, already_cropped, apply_crop, detect_faces, head_fit, rotation_matrix, working_copy
-from .media import SILENT, VideoWriter, is_same_file, part_file, probe, read_audio, track_note, video_frames, write_audio
+from speak.data.faces import (
+    Box,
+    Square,
+    already_cropped,
+    apply_crop,
+    detect_faces,
+    head_fit,
+    rotation_matrix,
+    working_copy,
+)
+from speak.data.media import (
+    SILENT,
+    VideoWriter,
+    is_same_file,
+    part_file,
+    probe,
+    read_audio,
+    track_note,
+    video_frames,
+    write_audio,
+)
 from .readers import Source, read_corpus, read_track, scale_crop
+from ..progress import progress_bar
 from ..stopping import deaf_helpers, stopping
 
 # %% ../../nbs/data/prepare.ipynb #87f63ecc
-ENLARGE_BY = .1        # of the union box, on each side (first-order-motion preprocessing)
-HEAD = 4/3             # side of the head box over that of scikit-image's face box: 4/3 x 1.2 = 1.6, as `faces.crop_square`
-HEAD_MM = 219          # side of the head box in the head model's millimetres ...
-HEAD_CENTRE = (0, 19, 10) # ... and its centre from the middle of the eyes: medians over frames in which both detector and landmarks were at hand
+ENLARGE_BY = 0.1  # of the union box, on each side (first-order-motion preprocessing)
+HEAD = 4 / 3  # side of the head box over that of scikit-image's face box: 4/3 x 1.2 = 1.6, as `faces.crop_square`
+HEAD_MM = 219  # side of the head box in the head model's millimetres ...
+HEAD_CENTRE = (
+    0,
+    19,
+    10,
+)  # ... and its centre from the middle of the eyes: medians over frames in which both detector and landmarks were at hand
+
 
 def landmark_heads(
-    landmarks, # (T,68,2) pixels
-)->np.ndarray: # (T,4) left, top, right, bottom of the head box; NaN where a landmark is
+    landmarks,  # (T,68,2) pixels
+) -> np.ndarray:  # (T,4) left, top, right, bottom of the head box; NaN where a landmark is
     "Head boxes of faces whose landmarks are known."
     angles, scale, eyes = head_fit(landmarks)
-    centre = eyes + scale[:,None]*(rotation_matrix(angles)[:,:2]@np.array(HEAD_CENTRE))
-    half = scale[:,None]*HEAD_MM/2
+    centre = eyes + scale[:, None] * (rotation_matrix(angles)[:, :2] @ np.array(HEAD_CENTRE))
+    half = scale[:, None] * HEAD_MM / 2
     return np.concatenate([centre - half, centre + half], -1)
+
 
 def _skimage_heads(picture):
     "Head boxes that scikit-image's detector finds, largest first."
+
     def grown(b):
-        (x, y), r = b.centre, HEAD*b.width/2
+        (x, y), r = b.centre, HEAD * b.width / 2
         return Box(x - r, y - r, x + r, y + r, b.score)
+
     return [grown(b) for b in detect_faces(picture)]
 
 # %% ../../nbs/data/prepare.ipynb #446b69e9
-FAN_BATCH = 16   # crops that the landmark network sees at once
+FAN_BATCH = 16  # crops that the landmark network sees at once
+
 
 def _face_alignment_files():
     "{where the package looks for its weights: where it fetches them}; `ImportError` if it is not installed"
@@ -62,267 +102,382 @@ def _face_alignment_files():
         warnings.simplefilter('ignore')  # of its dependencies
         from face_alignment import api
         from face_alignment.detection.sfd import sfd_detector
-    folder = Path(torch.hub.get_dir())/'checkpoints'
-    return {folder/url.rsplit('/', 1)[1]: url for url in (sfd_detector.models_urls['s3fd'], api.models_urls['2DFAN-4'])}
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    return {
+        folder / url.rsplit('/', 1)[1]: url for url in (sfd_detector.models_urls['s3fd'], api.models_urls['2DFAN-4'])
+    }
+
 
 class FaceAlignment:
     "Head boxes and landmarks from the `face-alignment` package. `SpeakError` says what is missing and where it goes."
-    def __init__(self, device='cpu'): # torch device
-        try: files = _face_alignment_files()
-        except ImportError as e: raise SpeakError(f"face-alignment is not installed ({e}): `pip install 'speak[landmarks]'`, or detector='skimage', would be right.") from None
+
+    def __init__(self, device='cpu'):  # torch device
+        try:
+            files = _face_alignment_files()
+        except ImportError as e:
+            raise SpeakError(
+                f"face-alignment is not installed ({e}): `pip install 'speak[landmarks]'`, or detector='skimage', would be right."
+            ) from None
         import face_alignment
-        try: self.model = face_alignment.FaceAlignment(face_alignment.LandmarksType.TWO_D, device=device, compile=False, max_batch_size=FAN_BATCH)
+
+        try:
+            self.model = face_alignment.FaceAlignment(
+                face_alignment.LandmarksType.TWO_D, device=device, compile=False, max_batch_size=FAN_BATCH
+            )
         except (OSError, RuntimeError) as e:  # urllib's errors are OSErrors; a broken file is a RuntimeError of torch's
             wanted = ' and '.join(f'{file.name} from {url}' for file, url in files.items())
-            raise SpeakError(f"face-alignment could not load its weights ({e}): {wanted}, put into {next(iter(files)).parent}, or detector='skimage', would be right.") from None
+            raise SpeakError(
+                f"face-alignment could not load its weights ({e}): {wanted}, put into {next(iter(files)).parent}, or detector='skimage', would be right."
+            ) from None
 
-    def heads(self, picture:np.ndarray # uint8 (H,W,3) RGB
-             )->list: # of `Box`, largest first
+    def heads(
+        self,
+        picture: np.ndarray,  # uint8 (H,W,3) RGB
+    ) -> list:  # of `Box`, largest first
         "Head boxes of the faces that fill at least an eighth of the shorter side."
         small, z = working_copy(picture)
-        found = [Box(*(float(v)*z for v in b[:4]), float(b[4])) for b in self.model.face_detector.detect_from_image(small)]
-        return sorted((b for b in found if b.bottom - b.top >= min(picture.shape[:2])/8), key=lambda b: -b.width)
+        found = [
+            Box(*(float(v) * z for v in b[:4]), float(b[4])) for b in self.model.face_detector.detect_from_image(small)
+        ]
+        return sorted((b for b in found if b.bottom - b.top >= min(picture.shape[:2]) / 8), key=lambda b: -b.width)
 
-    def landmarks(self, crops, # list of uint8 (S,S,3)
-                  heads,       # (T,4) head boxes in the crops' pixels
-                 )->np.ndarray:# float32 (T,68,2) pixels of the crops
+    def landmarks(
+        self,
+        crops,  # list of uint8 (S,S,3)
+        heads,  # (T,4) head boxes in the crops' pixels
+    ) -> np.ndarray:  # float32 (T,68,2) pixels of the crops
         "Landmarks of the face in each crop."
         out = []
         for a in range(0, len(crops), FAN_BATCH):
-            batch, boxes = crops[a:a + FAN_BATCH], np.asarray(heads[a:a + FAN_BATCH], np.float64)
+            batch, boxes = crops[a : a + FAN_BATCH], np.asarray(heads[a : a + FAN_BATCH], np.float64)
             # The network sees about twice the box, centred near it; a tile must hold that and the crop.
-            S, reach = batch[0].shape[0], int(np.ceil(1.5*max((boxes[:,2:] - boxes[:,:2]).max(), 1)))
-            tile = S + 2*reach
-            sheet = np.zeros((tile, tile*len(batch), 3), np.uint8)
-            for i, crop in enumerate(batch): sheet[reach:reach + S, i*tile + reach:i*tile + reach + S] = crop
-            shift = np.array([[i*tile + reach, reach] for i in range(len(batch))])
-            found = self.model.get_landmarks_from_image(sheet, detected_faces=[np.append(b + np.tile(s, 2), 1.) for b, s in zip(boxes, shift)])
-            out += [np.asarray(p)[:,:2] - s for p, s in zip(found, shift)]
+            S, reach = batch[0].shape[0], int(np.ceil(1.5 * max((boxes[:, 2:] - boxes[:, :2]).max(), 1)))
+            tile = S + 2 * reach
+            sheet = np.zeros((tile, tile * len(batch), 3), np.uint8)
+            for i, crop in enumerate(batch):
+                sheet[reach : reach + S, i * tile + reach : i * tile + reach + S] = crop
+            shift = np.array([[i * tile + reach, reach] for i in range(len(batch))])
+            found = self.model.get_landmarks_from_image(
+                sheet, detected_faces=[np.append(b + np.tile(s, 2), 1.0) for b, s in zip(boxes, shift)]
+            )
+            out += [np.asarray(p)[:, :2] - s for p, s in zip(found, shift)]
         return np.asarray(out, np.float32).reshape(-1, 68, 2)
 
+
 @lru_cache(1)
-def _face_alignment(device): return FaceAlignment(device)
+def _face_alignment(device):
+    return FaceAlignment(device)
+
 
 DETECTORS = ('auto', 'face-alignment', 'skimage')
 
-def choose_detector(name:str='auto', # of `DETECTORS`
-                   )->str: # 'face-alignment' or 'skimage'
+
+def choose_detector(
+    name: str = 'auto',  # of `DETECTORS`
+) -> str:  # 'face-alignment' or 'skimage'
     "The detector that `name` stands for: 'auto' is face-alignment where the package and its weights are there. `SpeakError` for an unknown name."
-    if name not in DETECTORS: raise SpeakError(f"There is no detector '{name}': {nearest(name, DETECTORS)}")
-    if name != 'auto': return name
-    if importlib.util.find_spec('face_alignment') is None: return 'skimage'
-    try: return 'face-alignment' if all(f.is_file() for f in _face_alignment_files()) else 'skimage'
-    except ImportError: return 'skimage'  # one of its own dependencies is not there
+    if name not in DETECTORS:
+        raise SpeakError(f"There is no detector '{name}': {nearest(name, DETECTORS)}")
+    if name != 'auto':
+        return name
+    if importlib.util.find_spec('face_alignment') is None:
+        return 'skimage'
+    try:
+        return 'face-alignment' if all(f.is_file() for f in _face_alignment_files()) else 'skimage'
+    except ImportError:
+        return 'skimage'  # one of its own dependencies is not there
 
 # %% ../../nbs/data/prepare.ipynb #3ebd9c6d
-CUT_RATIO, CUT_FLOOR = 4, 4  # a picture that differs by more than 4 x 4 = 16 grey levels from a calm one begins a new scene
+CUT_RATIO, CUT_FLOOR = (
+    4,
+    4,
+)  # a picture that differs by more than 4 x 4 = 16 grey levels from a calm one begins a new scene
+
 
 class Cuts:
     "Call with one picture after the other: whether it begins a new scene."
-    def __init__(self): self.last, self.recent = None, deque(maxlen=FPS//5)
-    def __call__(self, picture:np.ndarray)->bool: # uint8 (H,W,3)
-        step = max(1, min(picture.shape[:2])//48)
-        seen = picture[::step, ::step, 1].astype(np.int16)   # green stands for brightness
-        change = 0. if self.last is None else float(np.abs(seen - self.last).mean())
-        cut = change > CUT_RATIO*max(self.recent, default=0) and change > CUT_RATIO*CUT_FLOOR
+
+    def __init__(self):
+        self.last, self.recent = None, deque(maxlen=FPS // 5)
+
+    def __call__(self, picture: np.ndarray) -> bool:  # uint8 (H,W,3)
+        step = max(1, min(picture.shape[:2]) // 48)
+        seen = picture[::step, ::step, 1].astype(np.int16)  # green stands for brightness
+        change = 0.0 if self.last is None else float(np.abs(seen - self.last).mean())
+        cut = change > CUT_RATIO * max(self.recent, default=0) and change > CUT_RATIO * CUT_FLOOR
         self.last = seen
         self.recent.clear() if cut else self.recent.append(change)
         return cut
 
 # %% ../../nbs/data/prepare.ipynb #5ad8d8eb
-SAME = .25             # intersection over union with the track's first box and its last
-GAP_S = 1.             # seconds without a detection that a track survives within a scene
-LOOK_EVERY = FPS//5    # frames from one detection to the next; boxes that are known are taken for each frame
-REACH = 1.8            # half sides of what is held over the first head box's side: boxes with SAME overlap, joined and enlarged, never reach further
-HELD_BYTES = 2**30     # of pictures held for one track
+SAME = 0.25  # intersection over union with the track's first box and its last
+GAP_S = 1.0  # seconds without a detection that a track survives within a scene
+LOOK_EVERY = FPS // 5  # frames from one detection to the next; boxes that are known are taken for each frame
+REACH = 1.8  # half sides of what is held over the first head box's side: boxes with SAME overlap, joined and enlarged, never reach further
+HELD_BYTES = 2**30  # of pictures held for one track
+
 
 def _overlap(a, b):
     w, h = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
-    both, area = max(0, w)*max(0, h), lambda x: (x.right - x.left)*(x.bottom - x.top)
-    return both/max(area(a) + area(b) - both, 1e-9)
+    both, area = max(0, w) * max(0, h), lambda x: (x.right - x.left) * (x.bottom - x.top)
+    return both / max(area(a) + area(b) - both, 1e-9)
+
 
 class Track:
     "One face in one scene: its head boxes, and the part of each picture that its square can reach."
-    def __init__(self, first:int, # frame at which it begins
-                 picture,         # uint8 (H,W,3)
-                 head:Box,
-                 size:int,        # side of the clip, pixels
-                 fixed=False):    # whether the box is final
+
+    def __init__(
+        self,
+        first: int,  # frame at which it begins
+        picture,  # uint8 (H,W,3)
+        head: Box,
+        size: int,  # side of the clip, pixels
+        fixed=False,  # whether the box is final
+    ):
         H, W = picture.shape[:2]
         self.first, self.shape, self.heads, self.several, self.fixed = first, (H, W), {}, 0, fixed
         side, (x, y) = max(head.width, head.bottom - head.top), head.centre
-        self.shrink = max(1, int(side*(1 if fixed else 1 + 2*ENLARGE_BY)/size))
-        half = REACH*side
+        self.shrink = max(1, int(side * (1 if fixed else 1 + 2 * ENLARGE_BY) / size))
+        half = REACH * side
         self.left, self.top = max(0, int(x - half)), max(0, int(y - half))
         self.right, self.bottom = min(W, int(np.ceil(x + half))), min(H, int(np.ceil(y + half)))
         self.pictures, self.bytes = [], 0
-    def see(self, frame:int, head:Box, several:bool):
+
+    def see(self, frame: int, head: Box, several: bool):
         "Note where the head is at a frame, and whether other faces of similar size are about."
-        self.heads[frame] = head; self.several += several; self.seen = frame
+        self.heads[frame] = head
+        self.several += several
+        self.seen = frame
+
     def keep(self, picture):
-        part = picture[self.top:self.bottom, self.left:self.right]
+        part = picture[self.top : self.bottom, self.left : self.right]
         part = np.asarray(Image.fromarray(part).reduce(self.shrink)) if self.shrink > 1 else part.copy()
-        self.pictures.append(part); self.bytes += part.nbytes
-    def back(self)->'Track':
+        self.pictures.append(part)
+        self.bytes += part.nbytes
+
+    def back(self) -> 'Track':
         "Without the frames after the last one in which the face was seen."
-        del self.pictures[self.seen + 1 - self.first:]
+        del self.pictures[self.seen + 1 - self.first :]
         return self
-    def __len__(self): return len(self.pictures)
+
+    def __len__(self):
+        return len(self.pictures)
+
 
 @dataclass
 class Refused:
     "A part of a recording that gives no clip, and why."
-    reason:str   # of `REASONS`
-    detail:str   # a sentence
-    first:int=0  # its first frame ...
-    frames:int=0 # ... and how many; 0: all that is left
 
-REASONS = {'missing':         'the corpus has not what its lists promise, or is known to be bad there',
-           'unreadable':      'the file is missing, cut off or damaged',
-           'no face':         'the detector found no face for a second or more',
-           'several faces':   'most of the time other faces of similar size are in the picture',
-           'too short':       'shorter than `shortest_s`',
-           'too small':       'the square would have to be enlarged by more than `upscale`',
-           'leaves the frame':'the box around the head runs over the edge of the picture',
-           'no sound':        'no sound, or silence',
-           'crash':           'the process that read it ended, twice'}
+    reason: str  # of `REASONS`
+    detail: str  # a sentence
+    first: int = 0  # its first frame ...
+    frames: int = 0  # ... and how many; 0: all that is left
+
+
+REASONS = {
+    'missing': 'the corpus has not what its lists promise, or is known to be bad there',
+    'unreadable': 'the file is missing, cut off or damaged',
+    'no face': 'the detector found no face for a second or more',
+    'several faces': 'most of the time other faces of similar size are in the picture',
+    'too short': 'shorter than `shortest_s`',
+    'too small': 'the square would have to be enlarged by more than `upscale`',
+    'leaves the frame': 'the box around the head runs over the edge of the picture',
+    'no sound': 'no sound, or silence',
+    'crash': 'the process that read it ended, twice',
+}
 
 # %% ../../nbs/data/prepare.ipynb #686f9f1c
 def face_tracks(
-    pictures,     # iterable of uint8 (H,W,3), `FPS` a second
-    look,         # (frame number, picture) -> head boxes, largest first
-    every:int,    # frames from one look to the next
-    size:int,     # side of the clips, pixels
-    longest:int,  # frames
-    shortest:int, # frames; shorter stretches without a face are not worth a word
+    pictures,  # iterable of uint8 (H,W,3), `FPS` a second
+    look,  # (frame number, picture) -> head boxes, largest first
+    every: int,  # frames from one look to the next
+    size: int,  # side of the clips, pixels
+    longest: int,  # frames
+    shortest: int,  # frames; shorter stretches without a face are not worth a word
     fixed=False,  # whether the boxes are final
-): # yields `Track` and `Refused`, in order
+):  # yields `Track` and `Refused`, in order
     "Follow the face through the scenes of a recording, decoding it once."
     cut, track, scene, empty, told, k = Cuts(), None, 0, 0, False, -1
-    def nobody(end): return Refused('no face', f'no face was found for {(end - empty)/FPS:.1f} s; landmarks, or face-alignment for faces seen from the side, would be right', empty, end - empty)
+
+    def nobody(end):
+        return Refused(
+            'no face',
+            f'no face was found for {(end - empty) / FPS:.1f} s; landmarks, or face-alignment for faces seen from the side, would be right',
+            empty,
+            end - empty,
+        )
+
     for k, picture in enumerate(pictures):
         if cut(picture) or track is not None and (len(track) >= longest or track.bytes >= HELD_BYTES):
-            if track is not None: yield track
-            elif k - empty >= shortest: yield nobody(k)
+            if track is not None:
+                yield track
+            elif k - empty >= shortest:
+                yield nobody(k)
             track, scene, empty, told = None, k, k, True
         if (k - scene) % every == 0:
             heads = look(k, picture)
-            several = len([h for h in heads if h.width >= heads[0].width/2]) > 1
+            several = len([h for h in heads if h.width >= heads[0].width / 2]) > 1
             if track is not None:
                 last, begun = track.heads[track.seen], track.heads[track.first]
                 near = max(heads, key=lambda h: _overlap(h, last), default=None)
                 if near and _overlap(near, last) >= SAME:
-                    if _overlap(near, begun) >= SAME: track.see(k, near, several)
+                    if _overlap(near, begun) >= SAME:
+                        track.see(k, near, several)
                     else:  # it moved on: the next box begins here
                         yield track
                         track, empty, told = None, k, True
-                elif k - track.seen > GAP_S*FPS:
+                elif k - track.seen > GAP_S * FPS:
                     empty = track.seen + 1
                     yield track.back()
                     track, told = None, True
             if track is None and heads:
-                if k - empty >= shortest: yield nobody(k)
+                if k - empty >= shortest:
+                    yield nobody(k)
                 track = Track(k, picture, heads[0], size, fixed)
                 track.see(k, heads[0], several)
-        if track is not None: track.keep(picture)
-    if track is not None: yield track if k - track.seen < max(every, 2) else track.back()
-    elif k + 1 - empty >= shortest or not told: yield nobody(k + 1)
+        if track is not None:
+            track.keep(picture)
+    if track is not None:
+        yield track if k - track.seen < max(every, 2) else track.back()
+    elif k + 1 - empty >= shortest or not told:
+        yield nobody(k + 1)
 
 # %% ../../nbs/data/prepare.ipynb #1470539f
-OVERHANG = .05   # of the square's side
+OVERHANG = 0.05  # of the square's side
+
 
 class _Refusal(Exception):
     "Reason and detail of what makes a track no clip."
 
+
 def head_square(
-    heads:np.ndarray, # (n,4) left, top, right, bottom, in the order of time
-    shape,            # (H,W) of the picture
-    fixed=False,      # whether the box is final: neither enlarged nor moved
-)->tuple: # `Square` in pixels of the picture, and per edge (left, top, right, bottom) how far the box runs over it, in sides of the square
+    heads: np.ndarray,  # (n,4) left, top, right, bottom, in the order of time
+    shape,  # (H,W) of the picture
+    fixed=False,  # whether the box is final: neither enlarged nor moved
+) -> tuple:  # `Square` in pixels of the picture, and per edge (left, top, right, bottom) how far the box runs over it, in sides of the square
     "The fixed square around everywhere the head goes, and how far its box leaves the picture."
     H, W = shape
     heads = np.asarray(heads, np.float64)
     if not fixed and len(heads) > 2:
         padded = np.concatenate([heads[:1], heads, heads[-1:]])
         heads = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)
-    (l, t), (r, b) = heads[:,:2].min(0), heads[:,2:].max(0)
-    if not fixed: l, t, r, b = l - ENLARGE_BY*(r - l), t - ENLARGE_BY*(b - t), r + ENLARGE_BY*(r - l), b + ENLARGE_BY*(b - t)
+    (l, t), (r, b) = heads[:, :2].min(0), heads[:, 2:].max(0)
+    if not fixed:
+        l, t, r, b = (
+            l - ENLARGE_BY * (r - l),
+            t - ENLARGE_BY * (b - t),
+            r + ENLARGE_BY * (r - l),
+            b + ENLARGE_BY * (b - t),
+        )
     side = max(r - l, b - t)
     if not fixed and already_cropped((H, W), side):
         side = min(H, W)
-        return Square((W - side)//2, (H - side)//2, side), (0.,)*4
-    def moved(lo, hi, length): # by how much a tenth of the side brings lo..hi into 0..length
-        if fixed or hi - lo > length: return 0.
-        return float(np.clip(np.clip(lo, 0, length - (hi - lo)) - lo, -ENLARGE_BY*side, ENLARGE_BY*side))
+        return Square((W - side) // 2, (H - side) // 2, side), (0.0,) * 4
+
+    def moved(lo, hi, length):  # by how much a tenth of the side brings lo..hi into 0..length
+        if fixed or hi - lo > length:
+            return 0.0
+        return float(np.clip(np.clip(lo, 0, length - (hi - lo)) - lo, -ENLARGE_BY * side, ENLARGE_BY * side))
+
     dx, dy = moved(l, r, W), moved(t, b, H)
-    over = tuple(max(0., float(o))/side for o in (-(l + dx), -(t + dy), r + dx - W, b + dy - H))
-    return Square(round((l + r - side)/2 + dx), round((t + b - side)/2 + dy), max(2, round(side))), over
+    over = tuple(max(0.0, float(o)) / side for o in (-(l + dx), -(t + dy), r + dx - W, b + dy - H))
+    return Square(round((l + r - side) / 2 + dx), round((t + b - side) / 2 + dy), max(2, round(side))), over
 
 # %% ../../nbs/data/prepare.ipynb #c38ecfe4
 @dataclass(frozen=True)
 class Rules:
     "What a prepared clip is. `SpeakError` for a value that cannot be."
-    size:int = 256           # side of the pictures, pixels
-    shortest_s:float = 1.    # shorter clips are refused
-    longest_s:float = 30.    # longer ones go on as another clip
-    upscale:float = 2.       # by which a square may be enlarged at most; 1 refuses all that is smaller than `size`
-    need_sound:bool = True   # whether a clip without sound is refused
-    track:int = 0            # number of the sound track, from 1; 0: the default, or the first that is not silent
-    detector:str = 'auto'    # of `DETECTORS`, for recordings that bring no boxes
-    device:str = 'cpu'       # torch device of face-alignment
+
+    size: int = 256  # side of the pictures, pixels
+    shortest_s: float = 1.0  # shorter clips are refused
+    longest_s: float = 30.0  # longer ones go on as another clip
+    upscale: float = 2.0  # by which a square may be enlarged at most; 1 refuses all that is smaller than `size`
+    need_sound: bool = True  # whether a clip without sound is refused
+    track: int = 0  # number of the sound track, from 1; 0: the default, or the first that is not silent
+    detector: str = 'auto'  # of `DETECTORS`, for recordings that bring no boxes
+    device: str = 'cpu'  # torch device of face-alignment
+
     def __post_init__(self):
-        if self.size < 16 or self.size % 2: raise SpeakError(f'A size of {self.size} cannot be: it must be even, for H.264, and at least 16.')
-        if not self.upscale > 0: raise SpeakError(f'An upscale of {self.upscale} cannot be: it is the factor by which a face may be enlarged, more than 0.')
-        if not 0 < self.shortest_s <= self.longest_s: raise SpeakError(f'Clips of {self.shortest_s} to {self.longest_s} s cannot be: shortest_s must be more than 0 and at most longest_s.')
-        if self.detector not in DETECTORS: choose_detector(self.detector)
+        if self.size < 16 or self.size % 2:
+            raise SpeakError(f'A size of {self.size} cannot be: it must be even, for H.264, and at least 16.')
+        if not self.upscale > 0:
+            raise SpeakError(
+                f'An upscale of {self.upscale} cannot be: it is the factor by which a face may be enlarged, more than 0.'
+            )
+        if not 0 < self.shortest_s <= self.longest_s:
+            raise SpeakError(
+                f'Clips of {self.shortest_s} to {self.longest_s} s cannot be: shortest_s must be more than 0 and at most longest_s.'
+            )
+        if self.detector not in DETECTORS:
+            choose_detector(self.detector)
+
 
 @dataclass
 class Prepared:
     "A clip, ready to be written."
-    first:int            # its first frame, from the recording's start
-    frames:list          # T parts of pictures, uint8; `pictures` cuts the square out
-    square:Square        # in the parts' pixels
-    size:int
-    wave:np.ndarray      # (round(T/30*16000),) float32, or None
-    landmarks:np.ndarray # (T,68,2) pixels of the clip, NaN where not known
-    row:dict             # what is known of it
-    def pictures(self): return (apply_crop(f, self.square, self.size) for f in self.frames)
+
+    first: int  # its first frame, from the recording's start
+    frames: list  # T parts of pictures, uint8; `pictures` cuts the square out
+    square: Square  # in the parts' pixels
+    size: int
+    wave: np.ndarray  # (round(T/30*16000),) float32, or None
+    landmarks: np.ndarray  # (T,68,2) pixels of the clip, NaN where not known
+    row: dict  # what is known of it
+
+    def pictures(self):
+        return (apply_crop(f, self.square, self.size) for f in self.frames)
 
 # %% ../../nbs/data/prepare.ipynb #a252ce5f
-def _known_landmarks(source, info): # (n,68,2) and frames a second
+def _known_landmarks(source, info):  # (n,68,2) and frames a second
     path = source.landmarks
     try:
-        with np.load(path, allow_pickle=False) as file: points = file['landmarks'].astype(np.float32)
+        with np.load(path, allow_pickle=False) as file:
+            points = file['landmarks'].astype(np.float32)
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as e:
-        raise SpeakError(f"{path} cannot be read ({e}); it must hold an array 'landmarks' of (frames, 68, 2) pixels.") from None
-    if points.ndim != 3 or points.shape[1:] != (68, 2): raise SpeakError(f"{path} holds landmarks of shape {points.shape}; it must be (frames, 68, 2).")
-    frames = info.duration_s*info.fps  # of the longest stream: where that is the sound, the pictures may be fewer
-    if not len(points) or len(points) > frames + 5: raise SpeakError(f"{path} holds landmarks of {len(points)} frames, but {source.video} has about {frames:.0f}: one row for each of its frames is needed.")
+        raise SpeakError(
+            f"{path} cannot be read ({e}); it must hold an array 'landmarks' of (frames, 68, 2) pixels."
+        ) from None
+    if points.ndim != 3 or points.shape[1:] != (68, 2):
+        raise SpeakError(f"{path} holds landmarks of shape {points.shape}; it must be (frames, 68, 2).")
+    frames = info.duration_s * info.fps  # of the longest stream: where that is the sound, the pictures may be fewer
+    if not len(points) or len(points) > frames + 5:
+        raise SpeakError(
+            f"{path} holds landmarks of {len(points)} frames, but {source.video} has about {frames:.0f}: one row for each of its frames is needed."
+        )
     return points
+
 
 def _looker(source, rules, info):
     "How heads are found in a recording: (look, frames from one look to the next, name, landmarks per frame of the clip or None, whether boxes are final)."
-    start = source.start_s or 0.
+    start = source.start_s or 0.0
     points = None
     if source.landmarks:
-        known = np.concatenate([_known_landmarks(source, info), np.full((1, 68, 2), np.nan, np.float32)])  # beyond the last: not known
+        known = np.concatenate(
+            [_known_landmarks(source, info), np.full((1, 68, 2), np.nan, np.float32)]
+        )  # beyond the last: not known
+
         def points(frames):
-            i = ((start + np.asarray(frames)/FPS)*info.fps + 1e-6).astype(int)
+            i = ((start + np.asarray(frames) / FPS) * info.fps + 1e-6).astype(int)
             return known[np.where(i < len(known) - 1, i, len(known) - 2 + (i > len(known) - 1))]
+
     if source.crop:
         box = Box(*scale_crop(source.crop, info.width, info.height))
         return (lambda k, picture: [box]), 1, 'crop', points, True
     if points:
+
         def look(k, picture):
             head = landmark_heads(points([k]))[0]
             return [Box(*head.tolist())] if np.isfinite(head).all() else []
+
         return look, 1, 'landmarks', points, False
     if source.track:
         times, boxes = read_track(source.track, info.width, info.height)
-        step = float(np.median(np.diff(times))) if len(times) > 1 else 1/FPS
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / FPS
+
         def look(k, picture):
-            i = int(np.abs(times - (start + k/FPS)).argmin())
-            return [Box(*boxes[i].tolist())] if abs(times[i] - (start + k/FPS)) <= step else []
+            i = int(np.abs(times - (start + k / FPS)).argmin())
+            return [Box(*boxes[i].tolist())] if abs(times[i] - (start + k / FPS)) <= step else []
+
         return look, 1, 'track', None, False
     if rules.detector == 'face-alignment':
         model = _face_alignment(rules.device)
@@ -330,149 +485,288 @@ def _looker(source, rules, info):
     return (lambda k, picture: _skimage_heads(picture)), LOOK_EVERY, 'skimage', None, False
 
 # %% ../../nbs/data/prepare.ipynb #d8a042d9
-SOUND_SLACK_S = .2   # that the sound may end before the pictures without ending the clip
+SOUND_SLACK_S = 0.2  # that the sound may end before the pictures without ending the clip
 
-def clip_sound(source:Source, # the recording
-               first:int,     # frame of the recording at which the clip begins
-               T:int,         # its frames
-              track=None,    # number of the sound track, from 1; None: as `media.choose_track` says
-              )->tuple:       # (round(T/30*16000),) float32, and its frames, which may have become fewer
+
+def clip_sound(
+    source: Source,  # the recording
+    first: int,  # frame of the recording at which the clip begins
+    T: int,  # its frames
+    track=None,  # number of the sound track, from 1; None: as `media.choose_track` says
+) -> tuple:  # (round(T/30*16000),) float32, and its frames, which may have become fewer
     "The sound of a clip. `SpeakError` if there is none, or only silence."
-    path, begin = source.audio or source.video, first/FPS + (0. if source.audio else source.start_s or 0.)
-    wave = read_audio(path, start_s=begin, end_s=begin + T/FPS, track=track)
-    if np.abs(wave).max(initial=0) < SILENT: raise SpeakError(f'{path} is silent from {begin:.1f} to {begin + T/FPS:.1f} s: another recording would be right.')
-    if len(wave) < (T/FPS - SOUND_SLACK_S)*SAMPLE_RATE: T = max(1, int(len(wave)*FPS/SAMPLE_RATE))
-    n = round(T/FPS*SAMPLE_RATE)
+    path, begin = source.audio or source.video, first / FPS + (0.0 if source.audio else source.start_s or 0.0)
+    wave = read_audio(path, start_s=begin, end_s=begin + T / FPS, track=track)
+    if np.abs(wave).max(initial=0) < SILENT:
+        raise SpeakError(
+            f'{path} is silent from {begin:.1f} to {begin + T / FPS:.1f} s: another recording would be right.'
+        )
+    if len(wave) < (T / FPS - SOUND_SLACK_S) * SAMPLE_RATE:
+        T = max(1, int(len(wave) * FPS / SAMPLE_RATE))
+    n = round(T / FPS * SAMPLE_RATE)
     return np.pad(wave[:n], (0, max(0, n - len(wave)))), T
+
 
 def _finish(track, source, rules, detector, points):
     "The clip of a track, or a `_Refusal`."
     T = len(track)
+
     def long_enough():
-        if T < round(rules.shortest_s*FPS): raise _Refusal('too short', f'{T/FPS:.2f} s; {rules.shortest_s:g} s are the least')
+        if T < round(rules.shortest_s * FPS):
+            raise _Refusal('too short', f'{T / FPS:.2f} s; {rules.shortest_s:g} s are the least')
+
     long_enough()
-    if track.several > len(track.heads)/2: raise _Refusal('several faces', f'other faces of similar size were found in {track.several} of {len(track.heads)} pictures; a picture of one person, or a track file, would be right')
+    if track.several > len(track.heads) / 2:
+        raise _Refusal(
+            'several faces',
+            f'other faces of similar size were found in {track.several} of {len(track.heads)} pictures; a picture of one person, or a track file, would be right',
+        )
     heads = np.array([h[:4] for h in track.heads.values()])
     square, over = head_square(heads, track.shape, track.fixed)
     edge = int(np.argmax(over))
-    if over[edge] > OVERHANG: raise _Refusal('leaves the frame', f"the box around the head runs over the {('left', 'top', 'right', 'bottom')[edge]} edge of the picture by {100*over[edge]:.0f} percent of its side")
-    if square.side*rules.upscale < rules.size: raise _Refusal('too small', f'the square around the head has {square.side} pixels, less than {rules.size/rules.upscale:.0f}')
+    if over[edge] > OVERHANG:
+        raise _Refusal(
+            'leaves the frame',
+            f"the box around the head runs over the {('left', 'top', 'right', 'bottom')[edge]} edge of the picture by {100 * over[edge]:.0f} percent of its side",
+        )
+    if square.side * rules.upscale < rules.size:
+        raise _Refusal(
+            'too small',
+            f'the square around the head has {square.side} pixels, less than {rules.size / rules.upscale:.0f}',
+        )
     wave = None
-    try: wave, T = clip_sound(source, track.first, T, rules.track or None)
+    try:
+        wave, T = clip_sound(source, track.first, T, rules.track or None)
     except SpeakError as e:
-        if rules.need_sound: raise _Refusal('no sound', f'{e} (--allow-silent, or need_sound=False in a notebook, keeps such clips)') from None
+        if rules.need_sound:
+            raise _Refusal(
+                'no sound', f'{e} (--allow-silent, or need_sound=False in a notebook, keeps such clips)'
+            ) from None
     long_enough()
     # In the parts' pixels, which are `shrink` of the picture's; the square is where those say it is.
     f = track.shrink
-    part = Square(round((square.left - track.left)/f), round((square.top - track.top)/f), max(2, round(square.side/f)))
-    square = Square(track.left + f*part.left, track.top + f*part.top, f*part.side)
-    def moved(p): return (p - np.array(square[:2]) + .5)*(rules.size/square.side) - .5   # a pixel's centre is a whole number
+    part = Square(
+        round((square.left - track.left) / f), round((square.top - track.top) / f), max(2, round(square.side / f))
+    )
+    square = Square(track.left + f * part.left, track.top + f * part.top, f * part.side)
+
+    def moved(p):
+        return (p - np.array(square[:2]) + 0.5) * (rules.size / square.side) - 0.5  # a pixel's centre is a whole number
+
     marks = np.full((T, 68, 2), np.nan, np.float32)
     clip = Prepared(track.first, track.pictures[:T], part, rules.size, wave, marks, {})
     at = track.first + np.arange(T)
-    if points: clip.landmarks = moved(points(at)).astype(np.float32)
+    if points:
+        clip.landmarks = moved(points(at)).astype(np.float32)
     elif rules.detector == 'face-alignment':
-        boxes = np.stack([np.interp(at, list(track.heads), heads[:,i]) for i in range(4)], -1)
-        clip.landmarks = _face_alignment(rules.device).landmarks(list(clip.pictures()), moved(boxes.reshape(-1, 2, 2)).reshape(-1, 4))
-    clip.row = dict(fps=FPS, frames=T, width=rules.size, height=rules.size, audio_s='' if wave is None else round(len(wave)/SAMPLE_RATE, 3), **_pose(clip.landmarks),
-                    detector=detector, start_s=round((source.start_s or 0) + track.first/FPS, 3), end_s=round((source.start_s or 0) + (track.first + T)/FPS, 3),
-                    left=square.left, top=square.top, side=square.side, source_width=track.shape[1], source_height=track.shape[0])
+        boxes = np.stack([np.interp(at, list(track.heads), heads[:, i]) for i in range(4)], -1)
+        clip.landmarks = _face_alignment(rules.device).landmarks(
+            list(clip.pictures()), moved(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        )
+    clip.row = dict(
+        fps=FPS,
+        frames=T,
+        width=rules.size,
+        height=rules.size,
+        audio_s='' if wave is None else round(len(wave) / SAMPLE_RATE, 3),
+        **_pose(clip.landmarks),
+        detector=detector,
+        start_s=round((source.start_s or 0) + track.first / FPS, 3),
+        end_s=round((source.start_s or 0) + (track.first + T) / FPS, 3),
+        left=square.left,
+        top=square.top,
+        side=square.side,
+        source_width=track.shape[1],
+        source_height=track.shape[0],
+    )
     return clip
+
 
 def _pose(landmarks):
     "Mean head pose of a clip in degrees, how much the head turns (standard deviation of yaw), and the share of frames with landmarks; empty where nothing is known"
     pose = head_fit(landmarks)[0]
     pose = pose[np.isfinite(pose).all(1)]
-    if not len(pose): return dict(yaw='', pitch='', roll='', yaw_sd='', found=0.)
-    return {**{n: round(float(v), 1) for n, v in zip(('yaw', 'pitch', 'roll'), pose.mean(0))}, 'yaw_sd': round(float(pose[:,0].std()), 1), 'found': round(len(pose)/len(landmarks), 3)}
+    if not len(pose):
+        return dict(yaw='', pitch='', roll='', yaw_sd='', found=0.0)
+    return {
+        **{n: round(float(v), 1) for n, v in zip(('yaw', 'pitch', 'roll'), pose.mean(0))},
+        'yaw_sd': round(float(pose[:, 0].std()), 1),
+        'found': round(len(pose) / len(landmarks), 3),
+    }
 
 # %% ../../nbs/data/prepare.ipynb #864c4799
 def clips_of(
-    source:Source, # a recording, from `speak.data.readers`
-    rules:Rules=Rules(),
-): # yields `Prepared` and `Refused`
+    source: Source,  # a recording, from `speak.data.readers`
+    rules: Rules = Rules(),  # yields `Prepared` and `Refused`
+):
     "The clips of a recording, decoded once and in order. Of a file that is damaged on the way, the clips before the damage."
-    if rules.detector == 'auto': rules = Rules(**{**asdict(rules), 'detector': choose_detector()})
-    longest, shortest, done = round(rules.longest_s*FPS), round(rules.shortest_s*FPS), 0
+    if rules.detector == 'auto':
+        rules = Rules(**{**asdict(rules), 'detector': choose_detector()})
+    longest, shortest, done = round(rules.longest_s * FPS), round(rules.shortest_s * FPS), 0
     try:
         info = probe(source.video)
         look, every, name, points, fixed = _looker(source, rules, info)
-        with closing(video_frames(source.video, FPS, source.start_s or 0., source.end_s)) as pictures:
+        with closing(video_frames(source.video, FPS, source.start_s or 0.0, source.end_s)) as pictures:
             for found in face_tracks(pictures, look, every, rules.size, longest, shortest, fixed):
                 if isinstance(found, Track):
                     done = found.first + len(found)
-                    try: yield _finish(found, source, rules, name, points)
-                    except _Refusal as e: yield Refused(*e.args, found.first, len(found))
-                else: yield found
-    except SpeakError as e: yield Refused('unreadable', str(e), done)
+                    try:
+                        yield _finish(found, source, rules, name, points)
+                    except _Refusal as e:
+                        yield Refused(*e.args, found.first, len(found))
+                else:
+                    yield found
+    except SpeakError as e:
+        yield Refused('unreadable', str(e), done)
     # The fault of a file, whatever it is; that of the machine (memory, disk) stops the run, which goes on later.
-    except (ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as e: yield Refused('unreadable', f'{source.video}: {type(e).__name__}: {e}', done)
+    except (ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as e:
+        yield Refused('unreadable', f'{source.video}: {type(e).__name__}: {e}', done)
 
 # %% ../../nbs/data/prepare.ipynb #2a7e42f7
-COLUMNS = ('clip', 'identity', 'emotion', 'level', 'split', 'view', 'sentence', 'fps', 'frames', 'width', 'height', 'audio_s', 'yaw', 'pitch', 'roll', 'yaw_sd', 'found',
-           'detector', 'source', 'start_s', 'end_s', 'left', 'top', 'side', 'source_width', 'source_height', 'notes')
+COLUMNS = (
+    'clip',
+    'identity',
+    'emotion',
+    'level',
+    'split',
+    'view',
+    'sentence',
+    'fps',
+    'frames',
+    'width',
+    'height',
+    'audio_s',
+    'yaw',
+    'pitch',
+    'roll',
+    'yaw_sd',
+    'found',
+    'detector',
+    'source',
+    'start_s',
+    'end_s',
+    'left',
+    'top',
+    'side',
+    'source_width',
+    'source_height',
+    'notes',
+)
 REFUSED_COLUMNS = ('name', 'source', 'start_s', 'end_s', 'reason', 'detail')
 
-def _relative(path, root): # as it stands below `root`, else as it is
-    return PurePath(path).relative_to(root).as_posix() if root and PurePath(path).is_relative_to(root) else PurePath(path).as_posix()
+
+def _relative(path, root):  # as it stands below `root`, else as it is
+    return (
+        PurePath(path).relative_to(root).as_posix()
+        if root and PurePath(path).is_relative_to(root)
+        else PurePath(path).as_posix()
+    )
+
 
 def _key(source, rules, root):
     "What a record is good for: changes with anything that changes the clips."
-    known = {n: _relative(v, root) if n in ('video', 'audio', 'track', 'landmarks') and v else v for n, v in asdict(source).items()}
-    sizes = [os.path.getsize(p) if p and os.path.exists(p) else -1 for p in (source.video, source.audio, source.track, source.landmarks)]
-    rules = {n: v for n, v in asdict(rules).items() if n != 'device' and (n != 'track' or v)}  # so that what earlier versions made stays good
+    known = {
+        n: _relative(v, root) if n in ('video', 'audio', 'track', 'landmarks') and v else v
+        for n, v in asdict(source).items()
+    }
+    sizes = [
+        os.path.getsize(p) if p and os.path.exists(p) else -1
+        for p in (source.video, source.audio, source.track, source.landmarks)
+    ]
+    rules = {
+        n: v for n, v in asdict(rules).items() if n != 'device' and (n != 'track' or v)
+    }  # so that what earlier versions made stays good
     return hashlib.sha1(json.dumps([known, sizes, rules], sort_keys=True).encode()).hexdigest()
 
+
 def _write_json(path, what):
-    with part_file(path, '.json') as part: part.write_text(json.dumps(what, indent=1, ensure_ascii=False) + '\n', encoding='utf8', errors='surrogateescape')
+    with part_file(path, '.json') as part:
+        part.write_text(
+            json.dumps(what, indent=1, ensure_ascii=False) + '\n', encoding='utf8', errors='surrogateescape'
+        )
+
 
 def _read_record(path):
     "The record at `path`, or None"
-    try: return json.loads(path.read_text(encoding='utf8', errors='surrogateescape'))
-    except FileNotFoundError: return None
-    except ValueError: return {'key': '', 'clips': [], 'refused': []}  # not ours or damaged by the disk: done again
+    try:
+        return json.loads(path.read_text(encoding='utf8', errors='surrogateescape'))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {'key': '', 'clips': [], 'refused': []}  # not ours or damaged by the disk: done again
+
 
 PLACES = {'video': '.mp4', 'audio': '.wav', 'landmarks': '.npz'}
 
+
 def _folders(folder):
-    for name in (*PLACES, 'records'): (folder/name).mkdir(parents=True, exist_ok=True)
+    for name in (*PLACES, 'records'):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
 
 def _write_pictures(path, pictures, size):
     with VideoWriter(path, size, size) as out:
         code = out.video.codec_context
-        code.thread_count = 1   # clips run side by side instead, and the bytes do not depend on the number of cores
+        code.thread_count = 1  # clips run side by side instead, and the bytes do not depend on the number of cores
         # x264's AVX-512 reads memory that nothing was written to, unless the width is a multiple of 256: the same pictures give other bytes each time.
         known = {'x264-params': 'asm=SSE4.2'} if platform.machine() in ('x86_64', 'AMD64') else {}
-        code.options = {**code.options, 'preset': 'fast', **known}   # a quarter less work than 'medium', the same size and quality
-        for picture in pictures: out.write(picture)
+        code.options = {
+            **code.options,
+            'preset': 'fast',
+            **known,
+        }  # a quarter less work than 'medium', the same size and quality
+        for picture in pictures:
+            out.write(picture)
 
-def write_clip(folder:Path, # a clip folder whose subfolders are there
-               name:str,    # of the clip
-               clip:Prepared):
+
+def write_clip(
+    folder: Path,  # a clip folder whose subfolders are there
+    name: str,  # of the clip
+    clip: Prepared,
+):
     "Write a clip's files, each whole or not at all."
-    _write_pictures(folder/'video'/f'{name}.mp4', clip.pictures(), clip.size)
-    if clip.wave is not None: write_audio(folder/'audio'/f'{name}.wav', clip.wave)
-    with part_file(folder/'landmarks'/f'{name}.npz', '.npz') as part, open(part, 'wb') as f:
-        np.savez_compressed(f, landmarks=clip.landmarks, pose=head_fit(clip.landmarks)[0], found=np.isfinite(clip.landmarks).all((1, 2)))
+    _write_pictures(folder / 'video' / f'{name}.mp4', clip.pictures(), clip.size)
+    if clip.wave is not None:
+        write_audio(folder / 'audio' / f'{name}.wav', clip.wave)
+    with part_file(folder / 'landmarks' / f'{name}.npz', '.npz') as part, open(part, 'wb') as f:
+        np.savez_compressed(
+            f, landmarks=clip.landmarks, pose=head_fit(clip.landmarks)[0], found=np.isfinite(clip.landmarks).all((1, 2))
+        )
+
 
 def _notes(source, rules):
     "What was chosen where a recording has several streams"
-    notes = [track_note(source.video, 'video'), '' if rules.track else track_note(source.audio or source.video, 'audio')]
+    notes = [
+        track_note(source.video, 'video'),
+        '' if rules.track else track_note(source.audio or source.video, 'audio'),
+    ]
     return '; '.join(n.split(' has ', 1)[1].split(';')[0] for n in notes if n)
 
-def prepare_source(source:Source, # a recording
-                   folder,        # clip folder, with its subfolders
-                   rules:Rules,   # with a detector that is not 'auto'
-                   root='',       # the corpus's folder, so that sources are named from there
-                  )->dict:        # its record: 'key', 'clips' (rows), 'refused' (rows)
+
+def prepare_source(
+    source: Source,  # a recording
+    folder,  # clip folder, with its subfolders
+    rules: Rules,  # with a detector that is not 'auto'
+    root='',  # the corpus's folder, so that sources are named from there
+) -> dict:  # its record: 'key', 'clips' (rows), 'refused' (rows)
     "Write the clips of one recording and then its record; nothing if that is there already. What joblib maps."
-    folder, record = Path(folder), Path(folder)/'records'/f'{source.name}.json'
+    folder, record = Path(folder), Path(folder) / 'records' / f'{source.name}.json'
     key, old = _key(source, rules, root), _read_record(record)
-    if old and old['key'] == key: return old
-    for row in old['clips'] if old else ():   # of other rules or another file
-        for place, ending in PLACES.items(): (folder/place/f"{row['clip']}{ending}").unlink(missing_ok=True)
+    if old and old['key'] == key:
+        return old
+    for row in old['clips'] if old else ():  # of other rules or another file
+        for place, ending in PLACES.items():
+            (folder / place / f"{row['clip']}{ending}").unlink(missing_ok=True)
     file = _relative(source.video, root)
-    labels = dict(identity=source.identity, emotion=source.emotion, level=source.level or '', split=source.split, view=source.view, sentence=source.sentence, source=file)
+    labels = dict(
+        identity=source.identity,
+        emotion=source.emotion,
+        level=source.level or '',
+        split=source.split,
+        view=source.view,
+        sentence=source.sentence,
+        source=file,
+    )
     clips, refused, begin = [], [], source.start_s or 0
     for found in clips_of(source, rules):
         if isinstance(found, Prepared):
@@ -480,8 +774,17 @@ def prepare_source(source:Source, # a recording
             write_clip(folder, name, found)
             row = dict(clip=name, **labels, **found.row, notes=_notes(source, rules))
             clips.append({c: row[c] for c in COLUMNS})
-        else: refused.append(dict(name=source.name, source=file, start_s=round(begin + found.first/FPS, 3), end_s=round(begin + (found.first + found.frames)/FPS, 3) if found.frames else '',
-                                  reason=found.reason, detail=found.detail.replace(str(root), '...') if root else found.detail))
+        else:
+            refused.append(
+                dict(
+                    name=source.name,
+                    source=file,
+                    start_s=round(begin + found.first / FPS, 3),
+                    end_s=round(begin + (found.first + found.frames) / FPS, 3) if found.frames else '',
+                    reason=found.reason,
+                    detail=found.detail.replace(str(root), '...') if root else found.detail,
+                )
+            )
     result = dict(key=key, clips=clips, refused=refused)
     _write_json(record, result)
     return result
@@ -490,43 +793,69 @@ def prepare_source(source:Source, # a recording
 def _map(function, tasks, jobs, unit, total, done):
     "Results of `function(*task)` as they come, with a bar that tells the time left"
     bar = dict(desc='prepare', total=total, initial=done, unit=unit, disable=not unit)
-    try: pool = Parallel(jobs, return_as='generator_unordered')
-    except ValueError: pool = None   # ray's back end has only lists
+    try:
+        pool = Parallel(jobs, return_as='generator_unordered')
+    except ValueError:
+        pool = None  # ray's back end has only lists
     if pool:
-        with deaf_helpers(): results = pool(delayed(function)(*t) for t in tasks)
-        with closing(results): yield from progress_bar(results, **bar)
-    else: yield from Parallel(jobs)(delayed(function)(*t) for t in progress_bar(tasks, **bar))
+        with deaf_helpers():
+            results = pool(delayed(function)(*t) for t in tasks)
+        with closing(results):
+            yield from progress_bar(results, **bar)
+    else:
+        yield from Parallel(jobs)(delayed(function)(*t) for t in progress_bar(tasks, **bar))
 
-def _ended(): # what is raised where the process of a task ended: loky's error, and dask's for a task that ended worker after worker
+
+def _ended():  # what is raised where the process of a task ended: loky's error, and dask's for a task that ended worker after worker
     return (TerminatedWorkerError, *([sys.modules['distributed'].KilledWorker] if 'distributed' in sys.modules else []))
 
-@contextmanager
-def on_cluster(address:str): # of a dask scheduler, 'tcp://HOST:8786'; '': processes here
-    "What is mapped inside is worked on by the cluster's workers, which have to see the same folders. A worker that dies gives its tasks to others."
-    if not address: yield; return
-    try: from distributed import Client
-    except ImportError as e: raise SpeakError(f"dask is not installed ({e}), by which a cluster is reached: `pip install 'speak[cluster]'`, or leave the cluster out to work with processes here.") from None
-    try: client = Client(address, timeout=10)
-    except (OSError, ValueError) as e: raise SpeakError(f"No dask scheduler answers at {address} ({' '.join(str(e).split())[:120]}): give the address that `dask scheduler` printed, like tcp://HOST:8786.") from None
-    with client, parallel_config(backend='dask', wait_for_workers_timeout=60): yield
 
-def map_all(function, # (*task) -> anything; importable, and without effect where it was done before
-            tasks:list,
-            is_done,  # (task) -> bool
-            give_up,  # (task) -> notes that it ended its process when it was alone there
-            jobs=None, # processes; None: as `joblib.parallel_config` says, else one
-            unit=''):  # what a task is called in the progress bar; '': no bar
+@contextmanager
+def on_cluster(address: str):  # of a dask scheduler, 'tcp://HOST:8786'; '': processes here
+    "What is mapped inside is worked on by the cluster's workers, which have to see the same folders. A worker that dies gives its tasks to others."
+    if not address:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as e:
+        raise SpeakError(
+            f"dask is not installed ({e}), by which a cluster is reached: `pip install 'speak[cluster]'`, or leave the cluster out to work with processes here."
+        ) from None
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as e:
+        raise SpeakError(
+            f"No dask scheduler answers at {address} ({' '.join(str(e).split())[:120]}): give the address that `dask scheduler` printed, like tcp://HOST:8786."
+        ) from None
+    with client, parallel_config(backend='dask', wait_for_workers_timeout=60):
+        yield
+
+
+def map_all(
+    function,  # (*task) -> anything; importable, and without effect where it was done before
+    tasks: list,
+    is_done,  # (task) -> bool
+    give_up,  # (task) -> notes that it ended its process when it was alone there
+    jobs=None,  # processes; None: as `joblib.parallel_config` says, else one
+    unit='',  # what a task is called in the progress bar; '': no bar
+):
     "Map until every task is done or given up, whatever happens to the processes."
     alone, total = False, len(tasks)
     while left := [t for t in tasks if not is_done(t)]:
         here = left[:1] if alone else left
         try:
-            with closing(_map(function, here, 2 if alone else jobs, '' if alone else unit, total, total - len(left))) as results:
-                for _ in results: pass
-            if not alone: return
+            with closing(
+                _map(function, here, 2 if alone else jobs, '' if alone else unit, total, total - len(left))
+            ) as results:
+                for _ in results:
+                    pass
+            if not alone:
+                return
             alone = False
         except _ended():
-            if alone: give_up(here[0])
+            if alone:
+                give_up(here[0])
             # Where something was done before the end, go on: it may have been the memory of many at once. Else look at the first in line alone.
             alone = not alone and not any(is_done(t) for t in left)
 
@@ -534,58 +863,89 @@ def map_all(function, # (*task) -> anything; importable, and without effect wher
 @dataclass
 class Summary:
     "What became of a corpus; printed, it says how many of what."
-    clips:int = 0
-    seconds:float = 0.      # of clips
-    identities:int = 0
-    sources:int = 0         # recordings
-    refused:Counter = field(default_factory=Counter) # reason -> how often
-    detectors:Counter = field(default_factory=Counter) # -> clips
-    took_s:float = 0.
+
+    clips: int = 0
+    seconds: float = 0.0  # of clips
+    identities: int = 0
+    sources: int = 0  # recordings
+    refused: Counter = field(default_factory=Counter)  # reason -> how often
+    detectors: Counter = field(default_factory=Counter)  # -> clips
+    took_s: float = 0.0
+
     def __str__(self):
-        length = f'{self.seconds/3600:.1f} hours' if self.seconds > 7200 else f'{self.seconds/60:.1f} minutes'
+        length = f'{self.seconds / 3600:.1f} hours' if self.seconds > 7200 else f'{self.seconds / 60:.1f} minutes'
         said = f"{self.clips} clips ({length}) of {self.identities} people from {self.sources} recordings, in {self.took_s:.0f} s"
-        if self.detectors: said += '; faces by ' + ', '.join(f'{n} ({c})' for n, c in sorted(self.detectors.items()))
+        if self.detectors:
+            said += '; faces by ' + ', '.join(f'{n} ({c})' for n, c in sorted(self.detectors.items()))
         why = ', '.join(f'{r} {n}' for r, n in sorted(self.refused.items(), key=lambda p: (-p[1], p[0])))
-        return said + (f'\n{self.refused.total()} refused: {why}; each is named in rejected.csv' if self.refused else '\nnothing refused')
+        return said + (
+            f'\n{self.refused.total()} refused: {why}; each is named in rejected.csv'
+            if self.refused
+            else '\nnothing refused'
+        )
+
 
 def _table(path, columns, rows):
     with part_file(path, '.csv') as part, open(part, 'w', newline='', encoding='utf8', errors='surrogateescape') as f:
-        out = csv.DictWriter(f, columns, lineterminator='\n'); out.writeheader(); out.writerows(rows)
+        out = csv.DictWriter(f, columns, lineterminator='\n')
+        out.writeheader()
+        out.writerows(rows)
+
 
 def _apart(source, out):
     "`SpeakError` if clips would be written among the recordings, or over them"
-    def upwards(path): return Path(path).resolve(), *Path(path).resolve().parents
+
+    def upwards(path):
+        return Path(path).resolve(), *Path(path).resolve().parents
+
     within = [p for p in upwards(out) if is_same_file(p, source)]
-    written = [Path(out)/name for name in (*PLACES, 'records', 'shards', 'parts')]
+    written = [Path(out) / name for name in (*PLACES, 'records', 'shards', 'parts')]
     over = [w for w in written for p in upwards(source) if is_same_file(p, w)]
     if within or over:
-        raise SpeakError(f"{out} lies in the corpus {source}, or the corpus in what would be written there, so that recordings would be replaced: give a folder beside it.")
+        raise SpeakError(
+            f"{out} lies in the corpus {source}, or the corpus in what would be written there, so that recordings would be replaced: give a folder beside it."
+        )
+
 
 def _same_rules(out, rules, kind, shard):
     "Note beside the clips how they were made; `SpeakError` if there are clips made otherwise"
-    path, now = out/'prepare.json', dict(corpus=kind, **{n: v for n, v in asdict(rules).items() if n != 'device'}, shard=shard)
+    path, now = (
+        out / 'prepare.json',
+        dict(corpus=kind, **{n: v for n, v in asdict(rules).items() if n != 'device'}, shard=shard),
+    )
     if path.exists():
         before = json.loads(path.read_text(encoding='utf8'))
-        other = [f'{n}: {was} then, {v} now' for n, v in now.items() if (was := before.get(n, getattr(Rules, n, None))) != v]
-        if other: raise SpeakError(f"{out} holds clips that were prepared otherwise ({'; '.join(other)}): give another folder, or the settings of prepare.json.")
+        other = [
+            f'{n}: {was} then, {v} now' for n, v in now.items() if (was := before.get(n, getattr(Rules, n, None))) != v
+        ]
+        if other:
+            raise SpeakError(
+                f"{out} holds clips that were prepared otherwise ({'; '.join(other)}): give another folder, or the settings of prepare.json."
+            )
         return
-    theirs = next((n for n in ('clips.csv', *PLACES, 'records', 'shards') if (out/n).exists()), None)
-    if theirs: raise SpeakError(f"{out} holds {theirs}, which no preparation wrote and this one would replace: give a folder of its own.")
+    theirs = next((n for n in ('clips.csv', *PLACES, 'records', 'shards') if (out / n).exists()), None)
+    if theirs:
+        raise SpeakError(
+            f"{out} holds {theirs}, which no preparation wrote and this one would replace: give a folder of its own."
+        )
     _write_json(path, now)
+
 
 def _tidy(out):
     "Remove what a stopped run left unfinished"
-    for part in out.rglob('.*.part'): part.unlink(missing_ok=True)
+    for part in out.rglob('.*.part'):
+        part.unlink(missing_ok=True)
+
 
 def prepare(
-    kind:str,       # the corpus: of `readers.CORPORA`
-    source,         # its folder, as downloaded
-    out,            # folder for the clips, made if need be
-    jobs=None,      # processes; None: as `joblib.parallel_config` says, else one
-    shard:int=0,    # recordings in a shard; 0: a clip folder instead of shards
+    kind: str,  # the corpus: of `readers.CORPORA`
+    source,  # its folder, as downloaded
+    out,  # folder for the clips, made if need be
+    jobs=None,  # processes; None: as `joblib.parallel_config` says, else one
+    shard: int = 0,  # recordings in a shard; 0: a clip folder instead of shards
     progress=True,  # whether to show a bar
-    **rules,        # of `Rules`: size, shortest_s, longest_s, upscale, need_sound, detector, device
-)->Summary:
+    **rules,  # of `Rules`: size, shortest_s, longest_s, upscale, need_sound, detector, device
+) -> Summary:
     """A corpus as downloaded, made into clips: a clip folder, or shards. Goes on where it was stopped.
 
     Writes `clips.csv` (a row per clip), `rejected.csv` (what gives no clip, and why) and `prepare.json` (the rules) into `out`.
@@ -593,142 +953,230 @@ def prepare(
     began, out = time.perf_counter(), Path(out)
     names = [f.name for f in fields(Rules)]
     for n in rules:
-        if n not in names: raise SpeakError(f"There is no setting '{n}' of the preparation: {nearest(n, names)}")
+        if n not in names:
+            raise SpeakError(f"There is no setting '{n}' of the preparation: {nearest(n, names)}")
     _apart(source, out)
-    if jobs == 0 or shard < 0: raise SpeakError(f'{jobs} jobs and shards of {shard} recordings cannot be: jobs is a number of processes or -1 for one per core, shard 0 or more.')
+    if jobs == 0 or shard < 0:
+        raise SpeakError(
+            f'{jobs} jobs and shards of {shard} recordings cannot be: jobs is a number of processes or -1 for one per core, shard 0 or more.'
+        )
     rules = Rules(**rules)
     rules = Rules(**{**asdict(rules), 'detector': choose_detector(rules.detector)})
     sources, missing = read_corpus(kind, source)
-    if rules.detector == 'face-alignment' and not all(s.landmarks for s in sources): _face_alignment(rules.device)   # what is missing is said before a million recordings are
-    try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise SpeakError(f"{out} cannot be made ({e.strerror}): choose a folder that can be written to.") from None
-    _same_rules(out, rules, kind, shard); _tidy(out)
-    root = os.path.abspath(source)   # as the reader names files
+    if rules.detector == 'face-alignment' and not all(s.landmarks for s in sources):
+        _face_alignment(rules.device)  # what is missing is said before a million recordings are
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise SpeakError(f"{out} cannot be made ({e.strerror}): choose a folder that can be written to.") from None
+    _same_rules(out, rules, kind, shard)
+    _tidy(out)
+    root = os.path.abspath(source)  # as the reader names files
     with stopping():
         try:
-            clips, refused = (_prepare_shards if shard else _prepare_folder)(sources, out, rules, root, jobs, progress, *([shard] if shard else []))
-            refused += [dict(name=name, source='', start_s='', end_s='', reason='missing', detail=reason.replace(root, '...')) for name, reason in missing]
-            _table(out/'clips.csv', (*COLUMNS, 'shard') if shard else COLUMNS, clips)
-            _table(out/'rejected.csv', REFUSED_COLUMNS, sorted(refused, key=lambda r: (r['name'], r['start_s'] or 0.)))
-        finally: _tidy(out)
-    summary = Summary(len(clips), sum(c['frames'] for c in clips)/FPS, len({c['identity'] for c in clips}), len(sources),
-                      Counter(r['reason'] for r in refused), Counter(c['detector'] for c in clips), time.perf_counter() - began)
-    if not clips: raise SpeakError(f"None of {len(sources)} recordings in {source} gave a clip ({', '.join(f'{r} {n}' for r, n in summary.refused.most_common())}): {out/'rejected.csv'} says why for each.")
+            clips, refused = (_prepare_shards if shard else _prepare_folder)(
+                sources, out, rules, root, jobs, progress, *([shard] if shard else [])
+            )
+            refused += [
+                dict(name=name, source='', start_s='', end_s='', reason='missing', detail=reason.replace(root, '...'))
+                for name, reason in missing
+            ]
+            _table(out / 'clips.csv', (*COLUMNS, 'shard') if shard else COLUMNS, clips)
+            _table(
+                out / 'rejected.csv', REFUSED_COLUMNS, sorted(refused, key=lambda r: (r['name'], r['start_s'] or 0.0))
+            )
+        finally:
+            _tidy(out)
+    summary = Summary(
+        len(clips),
+        sum(c['frames'] for c in clips) / FPS,
+        len({c['identity'] for c in clips}),
+        len(sources),
+        Counter(r['reason'] for r in refused),
+        Counter(c['detector'] for c in clips),
+        time.perf_counter() - began,
+    )
+    if not clips:
+        raise SpeakError(
+            f"None of {len(sources)} recordings in {source} gave a clip ({', '.join(f'{r} {n}' for r, n in summary.refused.most_common())}): {out / 'rejected.csv'} says why for each."
+        )
     return summary
+
 
 def _prepare_folder(sources, out, rules, root, jobs, progress):
     "Rows of clips and of what was refused"
     _folders(out)
     keys = {s.name: _key(s, rules, root) for s in sources}
+
     def record(s):
-        r = _read_record(out/'records'/f'{s.name}.json')
+        r = _read_record(out / 'records' / f'{s.name}.json')
         return r if r and r['key'] == keys[s.name] else None
-    def give_up(task): _write_json(out/'records'/f'{task[0].name}.json', _crashed(task[0], keys[task[0].name], root))
-    map_all(prepare_source, [(s, str(out), rules, root) for s in sources], lambda t: record(t[0]) is not None, give_up, jobs, 'recording'*progress)
+
+    def give_up(task):
+        _write_json(out / 'records' / f'{task[0].name}.json', _crashed(task[0], keys[task[0].name], root))
+
+    map_all(
+        prepare_source,
+        [(s, str(out), rules, root) for s in sources],
+        lambda t: record(t[0]) is not None,
+        give_up,
+        jobs,
+        'recording' * progress,
+    )
     records = [record(s) for s in sources]
     return [c for r in records for c in r['clips']], [c for r in records for c in r['refused']]
 
+
 def _crashed(source, key, root):
-    return dict(key=key, clips=[], refused=[dict(name=source.name, source=_relative(source.video, root), start_s='', end_s='', reason='crash',
-                detail='the process that read it ended, twice, with nothing else in it: a fault of the decoder or too little memory; converting the file would be right')])
+    return dict(
+        key=key,
+        clips=[],
+        refused=[
+            dict(
+                name=source.name,
+                source=_relative(source.video, root),
+                start_s='',
+                end_s='',
+                reason='crash',
+                detail='the process that read it ended, twice, with nothing else in it: a fault of the decoder or too little memory; converting the file would be right',
+            )
+        ],
+    )
 
 # %% ../../nbs/data/prepare.ipynb #2a1eb484
-def shard_plan(sources:list, # of `Source`
-               shard:int,    # recordings in a shard
-              )->dict:       # shard's name -> its recordings
+def shard_plan(
+    sources: list,  # of `Source`
+    shard: int,  # recordings in a shard
+) -> dict:  # shard's name -> its recordings
     "Which recordings go into which shard: those of one split, in an order drawn once."
     plan = {}
     for split in sorted({s.split for s in sources}):
         here = [s for s in sources if s.split == split]
         order = np.random.default_rng(0).permutation(len(here))
-        for i in range(0, len(here), shard): plan[f'{split}-{i//shard:06d}'] = [here[j] for j in order[i:i + shard]]
+        for i in range(0, len(here), shard):
+            plan[f'{split}-{i // shard:06d}'] = [here[j] for j in order[i : i + shard]]
     return plan
 
-def _shard_key(sources, rules, root): return hashlib.sha1(''.join(_key(s, rules, root) for s in sources).encode()).hexdigest()
 
-def write_shard(path,        # ends in .tar
-                folder:Path, # clip folder that holds the files
-                rows:list):  # of `clips.csv`, in the order wished for
+def _shard_key(sources, rules, root):
+    return hashlib.sha1(''.join(_key(s, rules, root) for s in sources).encode()).hexdigest()
+
+
+def write_shard(
+    path,  # ends in .tar
+    folder: Path,  # clip folder that holds the files
+    rows: list,  # of `clips.csv`, in the order wished for
+):
     "A tar of clips, whole or not at all; the same bytes for the same clips."
     with part_file(path, '.tar') as part, tarfile.open(part, 'w') as tar:
         for row in rows:
             files = {'.json': json.dumps(row, ensure_ascii=False).encode()}
             for place, ending in PLACES.items():
-                file = folder/place/f"{row['clip']}{ending}"
-                if file.exists(): files[ending] = file.read_bytes()
+                file = folder / place / f"{row['clip']}{ending}"
+                if file.exists():
+                    files[ending] = file.read_bytes()
             for ending in sorted(files):
-                info = tarfile.TarInfo(row['clip'].replace('.', '%2E') + ending)   # no time, no owner: the same everywhere
+                info = tarfile.TarInfo(
+                    row['clip'].replace('.', '%2E') + ending
+                )  # no time, no owner: the same everywhere
                 info.size = len(files[ending])
                 tar.addfile(info, io.BytesIO(files[ending]))
 
-def prepare_shard(name:str,     # of the shard
-                  sources:list, # its recordings
-                  out,          # folder of the corpus
-                  rules:Rules,
-                  root='',
-                 )->dict:       # its record
+
+def prepare_shard(
+    name: str,  # of the shard
+    sources: list,  # its recordings
+    out,  # folder of the corpus
+    rules: Rules,
+    root='',
+) -> dict:  # its record
     "Write one shard and then its record; nothing if that is there already. What joblib maps."
     out = Path(out)
-    parts, record, path = out/'parts'/name, out/'records'/f'{name}.json', out/'shards'/f'{name}.tar'
+    parts, record, path = out / 'parts' / name, out / 'records' / f'{name}.json', out / 'shards' / f'{name}.tar'
     key, old = _shard_key(sources, rules, root), _read_record(record)
     if not old or old['key'] != key:
         _folders(parts)
         done = [prepare_source(s, parts, rules, root) for s in sources]
         clips = [dict(c, shard=name) for r in done for c in r['clips']]
         path.unlink(missing_ok=True)
-        if clips: write_shard(path, parts, clips)
+        if clips:
+            write_shard(path, parts, clips)
         old = dict(key=key, clips=clips, refused=[c for r in done for c in r['refused']])
         _write_json(record, old)
     shutil.rmtree(parts, ignore_errors=True)
     return old
 
+
 def _prepare_shards(sources, out, rules, root, jobs, progress, shard):
     "Rows of clips and of what was refused"
-    for name in ('records', 'shards', 'parts'): (out/name).mkdir(parents=True, exist_ok=True)
+    for name in ('records', 'shards', 'parts'):
+        (out / name).mkdir(parents=True, exist_ok=True)
     plan = shard_plan(sources, shard)
     keys = {name: _shard_key(those, rules, root) for name, those in plan.items()}
+
     def record(name):
-        r = _read_record(out/'records'/f'{name}.json')
+        r = _read_record(out / 'records' / f'{name}.json')
         return r if r and r['key'] == keys[name] else None
-    def give_up(task): # the first recording of the shard that has no record was the one being read
+
+    def give_up(task):  # the first recording of the shard that has no record was the one being read
         for s in task[1]:
-            key, path = _key(s, rules, root), out/'parts'/task[0]/'records'/f'{s.name}.json'
-            if (_read_record(path) or {}).get('key') != key: return _write_json(path, _crashed(s, key, root))
-    for old in (out/'records').glob('*.json'):   # of another list of recordings
-        if old.stem not in plan: (out/'shards'/f'{old.stem}.tar').unlink(missing_ok=True); old.unlink()
-    map_all(prepare_shard, [(name, those, str(out), rules, root) for name, those in plan.items()], lambda t: record(t[0]) is not None, give_up, jobs, 'shard'*progress)
-    shutil.rmtree(out/'parts', ignore_errors=True)
+            key, path = _key(s, rules, root), out / 'parts' / task[0] / 'records' / f'{s.name}.json'
+            if (_read_record(path) or {}).get('key') != key:
+                return _write_json(path, _crashed(s, key, root))
+
+    for old in (out / 'records').glob('*.json'):  # of another list of recordings
+        if old.stem not in plan:
+            (out / 'shards' / f'{old.stem}.tar').unlink(missing_ok=True)
+            old.unlink()
+    map_all(
+        prepare_shard,
+        [(name, those, str(out), rules, root) for name, those in plan.items()],
+        lambda t: record(t[0]) is not None,
+        give_up,
+        jobs,
+        'shard' * progress,
+    )
+    shutil.rmtree(out / 'parts', ignore_errors=True)
     records = [record(name) for name in plan]
     return [c for r in records for c in r['clips']], [c for r in records for c in r['refused']]
 
 # %% ../../nbs/data/prepare.ipynb #451ccc56
-def bench(path,          # a video with a face
-          rules:Rules=Rules(),
-          seconds=10.,   # of it to use; its pictures are held in memory
-         )->list:        # of (part, milliseconds a picture, times real time), in processor time of this process
+def bench(
+    path,  # a video with a face
+    rules: Rules = Rules(),
+    seconds=10.0,  # of it to use; its pictures are held in memory
+) -> list:  # of (part, milliseconds a picture, times real time), in processor time of this process
     "What each part of the preparation costs, and the whole with boxes that are known and with the detector."
     rules = Rules(**{**asdict(rules), 'detector': choose_detector(rules.detector), 'need_sound': False})
     costs = {}
+
     def timed(part, what):
-        began = time.process_time(); result = what(); costs[part] = time.process_time() - began
+        began = time.process_time()
+        result = what()
+        costs[part] = time.process_time() - began
         return result
+
     pictures = timed('decode', lambda: list(video_frames(path, end_s=seconds)))
     cut, T = Cuts(), len(pictures)
     timed('cuts', lambda: [cut(p) for p in pictures])
     find = _face_alignment(rules.device).heads if rules.detector == 'face-alignment' else _skimage_heads
     looks = {k: h for k in range(0, T, LOOK_EVERY) for h in timed(f'look {k}', lambda: find(pictures[k]))[:1]}
     look = sum(costs.pop(f'look {k}') for k in range(0, T, LOOK_EVERY))
-    if not looks: raise SpeakError(f'{path} shows no face in its first {seconds:g} s: give a video of one person.')
+    if not looks:
+        raise SpeakError(f'{path} shows no face in its first {seconds:g} s: give a video of one person.')
     track = Track(0, pictures[0], next(iter(looks.values())), rules.size)
-    for k, h in looks.items(): track.see(k, h, False)
+    for k, h in looks.items():
+        track.see(k, h, False)
     timed('hold', lambda: [track.keep(p) for p in pictures])
     square, _ = head_square(np.array([h[:4] for h in looks.values()]), track.shape)
     f = track.shrink
-    part = Square(round((square.left - track.left)/f), round((square.top - track.top)/f), round(square.side/f))
+    part = Square(round((square.left - track.left) / f), round((square.top - track.top) / f), round(square.side / f))
     crops = timed('crop', lambda: [apply_crop(p, part, rules.size) for p in track.pictures])
-    with TemporaryDirectory() as folder: timed('encode', lambda: _write_pictures(Path(folder)/'bench.mp4', crops, rules.size))
-    if probe(path).has_audio: timed('sound', lambda: read_audio(path, start_s=0., end_s=T/FPS))
+    with TemporaryDirectory() as folder:
+        timed('encode', lambda: _write_pictures(Path(folder) / 'bench.mp4', crops, rules.size))
+    if probe(path).has_audio:
+        timed('sound', lambda: read_audio(path, start_s=0.0, end_s=T / FPS))
     costs['all but the detector'] = sum(costs.values())
     costs[f'look ({rules.detector})'] = look
     costs['all'] = costs['all but the detector'] + look
-    return [(part, 1000*s/T, T/FPS/max(s, 1e-9)) for part, s in costs.items()]
+    return [(part, 1000 * s / T, T / FPS / max(s, 1e-9)) for part, s in costs.items()]

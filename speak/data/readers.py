@@ -7,14 +7,23 @@ __all__ = ['VIDEOS', 'SOUNDS', 'CORPORA', 'MINIATURES', 'VIEWS', 'Source', 'safe
            'scale_crop', 'Corpus', 'read_corpus', 'miniature']
 
 # %% ../../nbs/data/readers.ipynb #66b36114
-import csv, difflib, hashlib, os, re, stat, unicodedata
+import csv
+import difflib
+import hashlib
+import os
+import re
+import stat
+import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-import av, numpy as np
+
+import av
+import numpy as np
 from av.stream import Disposition
+
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError, nearest
 from . import synthetic
 from .media import write_audio, write_video
@@ -23,36 +32,41 @@ from .media import write_audio, write_video
 @dataclass(frozen=True, slots=True)
 class Source:
     "One clip to be prepared."
-    name:str                  # unique in its corpus, the same in every run, safe as a file's name
-    video:str                 # file
-    audio:str|None = None     # file that begins with the clip's first frame; None: the video's own sound
-    start_s:float|None = None # the part of `video` that is the clip; None: from its start
-    end_s:float|None = None   # None: to its end
-    track:str|None = None     # file of face boxes on the time line of `video`, see `read_track`
-    crop:tuple|None = None    # (left, top, right, bottom, width, height): box in pixels of a picture of that size, see `scale_crop`
-    landmarks:str|None = None # npz whose `landmarks` are (frames,68,2) pixels of `video`
-    identity:str = ''         # who
-    emotion:str = ''          # one of `EMOTIONS`, '' where unknown
-    level:int = 0             # 1-3; 0 where none is stated
-    view:str = ''             # as the corpus calls it, '' where unknown
-    sentence:str = ''         # the corpus's key of what is said, '' where unknown
-    split:str = 'train'       # 'train', 'val' or 'test'
+
+    name: str  # unique in its corpus, the same in every run, safe as a file's name
+    video: str  # file
+    audio: str | None = None  # file that begins with the clip's first frame; None: the video's own sound
+    start_s: float | None = None  # the part of `video` that is the clip; None: from its start
+    end_s: float | None = None  # None: to its end
+    track: str | None = None  # file of face boxes on the time line of `video`, see `read_track`
+    crop: tuple | None = (
+        None  # (left, top, right, bottom, width, height): box in pixels of a picture of that size, see `scale_crop`
+    )
+    landmarks: str | None = None  # npz whose `landmarks` are (frames,68,2) pixels of `video`
+    identity: str = ''  # who
+    emotion: str = ''  # one of `EMOTIONS`, '' where unknown
+    level: int = 0  # 1-3; 0 where none is stated
+    view: str = ''  # as the corpus calls it, '' where unknown
+    sentence: str = ''  # the corpus's key of what is said, '' where unknown
+    split: str = 'train'  # 'train', 'val' or 'test'
 
 # %% ../../nbs/data/readers.ipynb #676f9814
-def safe_name(text:str)->str:
+def safe_name(text: str) -> str:
     "`text` as a file's name; slashes become `_`."
     text = unicodedata.normalize('NFC', text).replace('/', '_')
     safe = re.sub(r'[^\w.-]', '_', text).lstrip('.-')[:100] or 'clip'
     return safe if safe == text else f"{safe}-{hashlib.sha1(text.encode(errors='surrogateescape')).hexdigest()[:6]}"
 
 # %% ../../nbs/data/readers.ipynb #cf4f5e69
-def split_by_identity(people,          # names
-                      test_share=.1,   # of the people; 0 where the test people are known already
-                      val_share=.05
-                     )->dict:          # name -> 'train', 'val' or 'test'
+def split_by_identity(
+    people,  # names
+    test_share=0.1,  # of the people; 0 where the test people are known already
+    val_share=0.05,
+) -> dict:  # name -> 'train', 'val' or 'test'
     "Draw people for test and validation by a hash of their names; with two or more people one validates, with three or more one tests."
-    drawn = {p: int(hashlib.sha1(p.encode(errors='surrogateescape')).hexdigest()[:8], 16)/2**32 for p in people}
-    order = sorted(drawn, key=drawn.get); n = len(order)
+    drawn = {p: int(hashlib.sha1(p.encode(errors='surrogateescape')).hexdigest()[:8], 16) / 2**32 for p in people}
+    order = sorted(drawn, key=drawn.get)
+    n = len(order)
     test = min(max(n >= 3, sum(u < test_share for u in drawn.values())), max(n - 2, 0)) if test_share else 0
     val = min(max(1, sum(u < test_share + val_share for u in drawn.values()) - test), max(n - test - 1, 0))
     return {p: 'test' if i < test else 'val' if i < test + val else 'train' for i, p in enumerate(order)}
@@ -60,98 +74,152 @@ def split_by_identity(people,          # names
 # %% ../../nbs/data/readers.ipynb #cb8cf888
 _VOX_FPS, _VOX_HEIGHT = 25, 360
 
-def _text_lines(path)->list:
+
+def _text_lines(path) -> list:
     "Lines of a text file, without a byte-order mark, carriage returns, or blanks around"
-    try: text = Path(path).read_text('utf-8-sig', errors='replace')
-    except OSError as e: raise SpeakError(f"{path} cannot be read ({e.strerror}); give a text file that exists and may be read.") from None
+    try:
+        text = Path(path).read_text('utf-8-sig', errors='replace')
+    except OSError as e:
+        raise SpeakError(
+            f"{path} cannot be read ({e.strerror}); give a text file that exists and may be read."
+        ) from None
     return [line.strip() for line in text.split('\n')]
 
-def _track_rows(path)->list: # lines of FRAME X Y W H
+
+def _track_rows(path) -> list:  # lines of FRAME X Y W H
     lines = _text_lines(path)
     start = next((i for i, line in enumerate(lines) if line.split() == ['FRAME', 'X', 'Y', 'W', 'H']), None)
-    rows = [line for line in lines[start + 1:] if line] if start is not None else []
-    if not rows: raise SpeakError(f"{path} holds no face boxes; after six lines it must have a line 'FRAME X Y W H' and below it one line per frame.")
+    rows = [line for line in lines[start + 1 :] if line] if start is not None else []
+    if not rows:
+        raise SpeakError(
+            f"{path} holds no face boxes; after six lines it must have a line 'FRAME X Y W H' and below it one line per frame."
+        )
     return rows
 
-def _track_numbers(path, row): # five numbers of a line
-    try: frame, x, y, w, h = (float(v) for v in row.split())
-    except ValueError: raise SpeakError(f"{path} is damaged: a line of it is '{row[:60]}' and must be five numbers, FRAME X Y W H.") from None
+
+def _track_numbers(path, row):  # five numbers of a line
+    try:
+        frame, x, y, w, h = (float(v) for v in row.split())
+    except ValueError:
+        raise SpeakError(
+            f"{path} is damaged: a line of it is '{row[:60]}' and must be five numbers, FRAME X Y W H."
+        ) from None
     return frame, x, y, w, h
 
-def read_track(path,       # VoxCeleb's text file of an utterance
-               width:int,  # of the video's picture, pixels
-               height:int
-              )->tuple:    # (n,) seconds from the video's start; (n,4) left, top, right, bottom in pixels
+
+def read_track(
+    path,  # VoxCeleb's text file of an utterance
+    width: int,  # of the video's picture, pixels
+    height: int,
+) -> tuple:  # (n,) seconds from the video's start; (n,4) left, top, right, bottom in pixels
     "The face's box in each frame that the file names. `SpeakError` if it is missing, empty or damaged."
     n = np.array([_track_numbers(path, row) for row in _track_rows(path)])
     frames, boxes = n[:, 0], n[:, 1:]
-    if (np.diff(frames) <= 0).any() or (boxes[:, 2:] <= 0).any(): raise SpeakError(f"{path} is damaged: its frames must count up and its boxes have a width and a height.")
-    boxes = boxes*(height/_VOX_HEIGHT) if boxes[:, 2].max() > 2 else boxes*[width, height, width, height]
-    return frames/_VOX_FPS, np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    if (np.diff(frames) <= 0).any() or (boxes[:, 2:] <= 0).any():
+        raise SpeakError(f"{path} is damaged: its frames must count up and its boxes have a width and a height.")
+    boxes = boxes * (height / _VOX_HEIGHT) if boxes[:, 2].max() > 2 else boxes * [width, height, width, height]
+    return frames / _VOX_FPS, np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
 
-def _track_span(path): # first and last second, without reading all of it
+
+def _track_span(path):  # first and last second, without reading all of it
     rows = _track_rows(path)
-    return _track_numbers(path, rows[0])[0]/_VOX_FPS, (_track_numbers(path, rows[-1])[0] + 1)/_VOX_FPS
+    return _track_numbers(path, rows[0])[0] / _VOX_FPS, (_track_numbers(path, rows[-1])[0] + 1) / _VOX_FPS
 
 # %% ../../nbs/data/readers.ipynb #8eb86390
-def scale_crop(crop:tuple, # (left, top, right, bottom, width, height) as in `Source`; width 0: unknown, the shape is kept
-               width:int,  # of the picture at hand, pixels
-               height:int
-              )->tuple:    # left, top, right, bottom in its pixels
+def scale_crop(
+    crop: tuple,  # (left, top, right, bottom, width, height) as in `Source`; width 0: unknown, the shape is kept
+    width: int,  # of the picture at hand, pixels
+    height: int,
+) -> tuple:  # left, top, right, bottom in its pixels
     "A crop in the pixels of a picture of another size."
     l, t, r, b, w, h = crop
-    y = height/h; x = width/w if w else y
-    return l*x, t*y, r*x, b*y
+    y = height / h
+    x = width / w if w else y
+    return l * x, t * y, r * x, b * y
 
 # %% ../../nbs/data/readers.ipynb #5e1f0a02
-VIDEOS = tuple('.mp4 .m4v .mov .qt .mkv .webm .avi .divx .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .m2p .vob .ts .mts '
-               '.m2ts .m2t .tp .trp .tod .3gp .3gpp .3g2 .mxf .gxf .ogv .ogm .rm .rmvb .dv .nut .wtv .dvr-ms .y4m .ivf '
-               '.h264 .264 .h265 .265 .hevc .mjpg .mjpeg .mj2 .nsv .amv .insv .lrv'.split())
+VIDEOS = tuple(
+    '.mp4 .m4v .mov .qt .mkv .webm .avi .divx .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .m2p .vob .ts .mts '
+    '.m2ts .m2t .tp .trp .tod .3gp .3gpp .3g2 .mxf .gxf .ogv .ogm .rm .rmvb .dv .nut .wtv .dvr-ms .y4m .ivf '
+    '.h264 .264 .h265 .265 .hevc .mjpg .mjpeg .mj2 .nsv .amv .insv .lrv'.split()
+)
 SOUNDS = tuple('.wav .m4a .mp3 .aac .flac .ogg .oga .opus .wma .aif .aiff .ac3 .amr .caf .mka'.split())
-_STILLS = set('.jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .heif .ico .ppm .pgm .pbm .pnm .tga .exr .hdr .psd .jp2 .jxl .svg '
-              '.dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .thm'.split())
-_MOVING = set('.gif .png .apng .webp .avif .heic .mng'.split())   # what may be animated
-_SIDE = set('.txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .md .html .htm .pdf .doc .docx .xls .xlsx '
-            '.ods .ppt .pptx .tex .bib .npy .npz .mat .h5 .hdf5 .pkl .pickle .pt .pth .ckpt .safetensors .onnx .parquet '
-            '.feather .arrow .lmdb .mdb .db .sqlite .srt .vtt .ass .ssa .sub .idx .lrc .lab .textgrid .eaf .ctm .nfo .url '
-            '.lnk .torrent .ytdl .m3u .m3u8 .pls .cue .edl .xmp .aae .md5 .sha1 .sha256 .par2 .sfv .sig .asc .py .ipynb '
-            '.sh .bat .m .c .h .cpp .js .exe .dll .so .jar .mid .midi'.split())
-_TOLD = {*VIDEOS, *SOUNDS, *_STILLS, *_MOVING, *_SIDE} - {'.ogg'}   # endings that say what a file is; .ogg may be either
-_PACKED = re.compile(r'\.(zip|tar|tgz|gz|bz2|tbz2?|xz|txz|zst|lz4|lzma|7z|rar|iso|z\d\d|(zip|7z|tar|rar)\.\d{3})$'
-                     r'|_part[a-z]{2}$', re.I)
-_UNFINISHED = re.compile(r'\.(part|part-frag\d+|partial|crdownload|download|opdownload|tdownload|filepart|incomplete|'
-                         r'unfinished|dtapart|xltd|aria2|[!](qb|ut|bt)|(bc|jc|fb)[!])(/|$)'
-                         rf"|({'|'.join(map(re.escape, VIDEOS))})\.(tmp|temp|td)$", re.I)
+_STILLS = set(
+    '.jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .heif .ico .ppm .pgm .pbm .pnm .tga .exr .hdr .psd .jp2 .jxl .svg '
+    '.dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .thm'.split()
+)
+_MOVING = set('.gif .png .apng .webp .avif .heic .mng'.split())  # what may be animated
+_SIDE = set(
+    '.txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .md .html .htm .pdf .doc .docx .xls .xlsx '
+    '.ods .ppt .pptx .tex .bib .npy .npz .mat .h5 .hdf5 .pkl .pickle .pt .pth .ckpt .safetensors .onnx .parquet '
+    '.feather .arrow .lmdb .mdb .db .sqlite .srt .vtt .ass .ssa .sub .idx .lrc .lab .textgrid .eaf .ctm .nfo .url '
+    '.lnk .torrent .ytdl .m3u .m3u8 .pls .cue .edl .xmp .aae .md5 .sha1 .sha256 .par2 .sfv .sig .asc .py .ipynb '
+    '.sh .bat .m .c .h .cpp .js .exe .dll .so .jar .mid .midi'.split()
+)
+_TOLD = {*VIDEOS, *SOUNDS, *_STILLS, *_MOVING, *_SIDE} - {'.ogg'}  # endings that say what a file is; .ogg may be either
+_PACKED = re.compile(
+    r'\.(zip|tar|tgz|gz|bz2|tbz2?|xz|txz|zst|lz4|lzma|7z|rar|iso|z\d\d|(zip|7z|tar|rar)\.\d{3})$'
+    r'|_part[a-z]{2}$',
+    re.I,
+)
+_UNFINISHED = re.compile(
+    r'\.(part|part-frag\d+|partial|crdownload|download|opdownload|tdownload|filepart|incomplete|'
+    r'unfinished|dtapart|xltd|aria2|[!](qb|ut|bt)|(bc|jc|fb)[!])(/|$)'
+    rf"|({'|'.join(map(re.escape, VIDEOS))})\.(tmp|temp|td)$",
+    re.I,
+)
 
-def _ending(path)->str: return os.path.splitext(path)[1].lower()   # with its dot
+
+def _ending(path) -> str:
+    return os.path.splitext(path)[1].lower()  # with its dot
+
 
 _STILL, _PICTURE = 'a picture, not a video', 'a picture, not a video; if it moves, convert it to MP4'
 _UNKNOWN = 'nothing that FFmpeg reads as a video'
 _DAMAGED = 'begins as a video, but is cut off or damaged; copy or export it again'
 _NOT_TEXT = bytes({*range(32)} - set(b'\t\n\f\r\x1b'))
-_NO_RECORDING = ('tty', 'bin', 'xbin', 'adf', 'idf', 'hls', 'dash', 'concat', 'sdp')   # painted text, lists of files
+_NO_RECORDING = ('tty', 'bin', 'xbin', 'adf', 'idf', 'hls', 'dash', 'concat', 'sdp')  # painted text, lists of files
 
-def _begins_as_video(head): # head: its first bytes
-    mkv, flv, asf, mpeg, rm, mxf = b'\x1a\x45\xdf\xa3', b'FLV\1', b'\x30\x26\xb2\x75', b'\0\0\1\xba', b'.RMF', b'\6\x0e\x2b\x34'
-    return (head.startswith((mkv, flv, asf, mpeg, rm, mxf)) or (head[:4], head[8:12]) == (b'RIFF', b'AVI ')
-            or head[4:8] in (b'ftyp', b'moov', b'mdat', b'wide'))
 
-def _look(path)->str|None:
+def _begins_as_video(head):  # head: its first bytes
+    mkv, flv, asf, mpeg, rm, mxf = (
+        b'\x1a\x45\xdf\xa3',
+        b'FLV\1',
+        b'\x30\x26\xb2\x75',
+        b'\0\0\1\xba',
+        b'.RMF',
+        b'\6\x0e\x2b\x34',
+    )
+    return (
+        head.startswith((mkv, flv, asf, mpeg, rm, mxf))
+        or (head[:4], head[8:12]) == (b'RIFF', b'AVI ')
+        or head[4:8] in (b'ftyp', b'moov', b'mdat', b'wide')
+    )
+
+
+def _look(path) -> str | None:
     "What a file is whose name does not tell: '' a video, None without pictures, else why it gives no clip"
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode): return None   # a pipe would be waited for
-        with open(path, 'rb') as f: head = f.read(4096)
-    except OSError as e: return f'cannot be read ({e.strerror})'
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None  # a pipe would be waited for
+        with open(path, 'rb') as f:
+            head = f.read(4096)
+    except OSError as e:
+        return f'cannot be read ({e.strerror})'
     text = head.startswith((b'\xff\xfe', b'\xfe\xff')) or len(head.translate(None, _NOT_TEXT)) == len(head)
-    if text and not head.startswith(b'YUV4MPEG2') or _ending(path) == '.ogg' and b'theora' not in head: return None
-    few = {'protocol_whitelist': 'file', 'formatprobesize': '65536'}   # bytes that are looked at
+    if text and not head.startswith(b'YUV4MPEG2') or _ending(path) == '.ogg' and b'theora' not in head:
+        return None
+    few = {'protocol_whitelist': 'file', 'formatprobesize': '65536'}  # bytes that are looked at
     try:
         with av.open(f'file:{path}', metadata_errors='replace', options=few) as c:
-            if not len(c.streams): raise ValueError
+            if not len(c.streams):
+                raise ValueError
             name, brand = c.format.name, c.metadata.get('major_brand', '')
             pictures = any(not s.disposition & Disposition.attached_pic for s in c.streams.video)
-    except (av.FFmpegError, ValueError): return _DAMAGED if _begins_as_video(head) else _UNKNOWN
-    if name in _NO_RECORDING or not pictures: return None
+    except (av.FFmpegError, ValueError):
+        return _DAMAGED if _begins_as_video(head) else _UNKNOWN
+    if name in _NO_RECORDING or not pictures:
+        return None
     picture = name in ('gif', 'apng', 'ico') or brand in ('avif', 'avis', 'heic', 'heix', 'mif1', 'msf1')
     return _PICTURE if picture or name.endswith('_pipe') else ''
 
@@ -159,160 +227,264 @@ def _look(path)->str|None:
 @dataclass(frozen=True)
 class Corpus:
     "How one kind of corpus is known and read."
-    title:str        # its name
-    layout:str       # what its files are called
-    sign:re.Pattern  # what a path of its looks like
-    fixed_test:bool  # whether its authors or the field fix the test people
-    read:object      # (files, missing) -> dictionaries, one per clip
 
-CORPORA = {}    # kind -> Corpus
-MINIATURES = {} # kind -> builder
+    title: str  # its name
+    layout: str  # what its files are called
+    sign: re.Pattern  # what a path of its looks like
+    fixed_test: bool  # whether its authors or the field fix the test people
+    read: object  # (files, missing) -> dictionaries, one per clip
+
+
+CORPORA = {}  # kind -> Corpus
+MINIATURES = {}  # kind -> builder
+
 
 def _corpus(kind, title, layout, sign, fixed_test):
     "Decorator that enters a reader"
-    def enter(read): CORPORA[kind] = Corpus(title, layout, re.compile(sign), fixed_test, read); return read
+
+    def enter(read):
+        CORPORA[kind] = Corpus(title, layout, re.compile(sign), fixed_test, read)
+        return read
+
     return enter
+
 
 class _Files:
     "The files below a corpus's folder: their paths, sorted, with '/'"
+
     def __init__(self, root, paths):
         self.root, self.taken = root, set()
-        begun = {p[:-len('.aria2')] for p in paths if p.endswith('.aria2')}   # what lies beside has not all of its bytes
+        begun = {
+            p[: -len('.aria2')] for p in paths if p.endswith('.aria2')
+        }  # what lies beside has not all of its bytes
         controls = {f'{p}.aria2' for p in begun.intersection(paths)}
         self.unfinished = sorted(p for p in paths if (p in begun or _UNFINISHED.search(p)) and p not in controls)
         self.paths = sorted(set(paths) - controls - set(self.unfinished))
-    def full(self, path): return f'{self.root}/{path}'
-    def below(self, text): return str(text).replace(f'{self.root}/', '')   # a path or a sentence without the folder's own path
-    def fitting(self, pattern): # yields (path, match); what fits counts as understood
+
+    def full(self, path):
+        return f'{self.root}/{path}'
+
+    def below(self, text):
+        return str(text).replace(f'{self.root}/', '')  # a path or a sentence without the folder's own path
+
+    def fitting(self, pattern):  # yields (path, match); what fits counts as understood
         for path in self.paths:
-            if not (m := pattern.match(path)): continue
-            if _ending(path) in _TOLD: self.taken.add(path)
+            if not (m := pattern.match(path)):
+                continue
+            if _ending(path) in _TOLD:
+                self.taken.add(path)
             yield path, m
-    def videos(self): return (p for p in self.paths if p.lower().endswith(VIDEOS))
+
+    def videos(self):
+        return (p for p in self.paths if p.lower().endswith(VIDEOS))
+
     @cached_property
-    def looked_at(self)->dict: # path -> '' for a video, else why it is none
+    def looked_at(self) -> dict:  # path -> '' for a video, else why it is none
         "Files whose names do not tell what they are, and which may hold pictures"
         found = {p: _look(self.full(p)) for p in self.paths if _ending(p) not in _TOLD}
         return {p: why for p, why in found.items() if why is not None}
-    def named(self, name): # the path of a file, the one nearest to the top, or None
+
+    def named(self, name):  # the path of a file, the one nearest to the top, or None
         return min((p for p in self.paths if p.rsplit('/', 1)[-1] == name), key=lambda p: p.count('/'), default=None)
 
-def _walk(root, missing)->list:
+
+def _walk(root, missing) -> list:
     "Paths of all files below a folder; hidden ones (among them what macOS leaves beside each file) left out"
     paths, todo, links, been = [], [''], [], set()
     while todo or links:
-        below = todo.pop() if todo else links.pop()   # links last, so that a folder has its own path where it has one
+        below = todo.pop() if todo else links.pop()  # links last, so that a folder has its own path where it has one
         try:
             here = os.stat(f'{root}/{below}')
-            if (here.st_dev, here.st_ino) in been: continue
+            if (here.st_dev, here.st_ino) in been:
+                continue
             been.add((here.st_dev, here.st_ino))
             with os.scandir(f'{root}/{below}') as entries:
                 for e in entries:
-                    if e.name.startswith(('.', '__MACOSX')): continue
-                    if e.is_dir(): (links if e.is_symlink() else todo).append(f'{below}{e.name}/')
-                    else: paths.append(below + e.name)
-        except OSError as e: missing.append((below or '.', f'cannot be read ({e.strerror})'))
+                    if e.name.startswith(('.', '__MACOSX')):
+                        continue
+                    if e.is_dir():
+                        (links if e.is_symlink() else todo).append(f'{below}{e.name}/')
+                    else:
+                        paths.append(below + e.name)
+        except OSError as e:
+            missing.append((below or '.', f'cannot be read ({e.strerror})'))
     return paths
 
-def read_corpus(kind:str, # one of `CORPORA`
-                source    # its folder
-               )->tuple:  # list of `Source`, sorted by name; list of (name or place, reason)
+
+def read_corpus(
+    kind: str,  # one of `CORPORA`
+    source,  # its folder
+) -> tuple:  # list of `Source`, sorted by name; list of (name or place, reason)
     """The clips of a corpus, and what is missing: a clip's name where it is left out, a path below `source` where something else is not there.
 
     `SpeakError` for a kind that is unknown, a folder that holds another corpus or none, and a corpus of which no clip can be used."""
-    if kind not in CORPORA: raise SpeakError(f"There is no corpus '{kind}': {nearest(kind, CORPORA)}")
-    root, corpus, missing = os.path.abspath(source), CORPORA[kind], []   # other processes may stand elsewhere
+    if kind not in CORPORA:
+        raise SpeakError(f"There is no corpus '{kind}': {nearest(kind, CORPORA)}")
+    root, corpus, missing = os.path.abspath(source), CORPORA[kind], []  # other processes may stand elsewhere
     if not os.path.isdir(root):
-        if os.path.exists(root): raise SpeakError(f"{root} is a file; give the folder that holds {corpus.layout}.")
+        if os.path.exists(root):
+            raise SpeakError(f"{root} is a file; give the folder that holds {corpus.layout}.")
         up = os.path.dirname(root)
-        near = difflib.get_close_matches(os.path.basename(root), os.listdir(up) if os.access(up, os.R_OK) else [], 1, .5)
-        raise SpeakError(f"{root} does not exist; give the folder that holds {corpus.layout}{f'; did you mean {near[0]}?' if near else '.'}")
+        near = difflib.get_close_matches(
+            os.path.basename(root), os.listdir(up) if os.access(up, os.R_OK) else [], 1, 0.5
+        )
+        raise SpeakError(
+            f"{root} does not exist; give the folder that holds {corpus.layout}{f'; did you mean {near[0]}?' if near else '.'}"
+        )
     files = _Files(root, _walk(root, missing))
-    if not any(corpus.sign.search(p) for p in files.paths) and not (kind == 'folder' and (files.unfinished or files.looked_at)):
+    if not any(corpus.sign.search(p) for p in files.paths) and not (
+        kind == 'folder' and (files.unfinished or files.looked_at)
+    ):
         raise SpeakError(_wrong_folder(corpus, files))
     clips = {}
     for clip in corpus.read(files, missing):
         clip['name'] = safe_name(clip['name'])
         first = clips.setdefault(clip['name'], clip)
-        if first is clip: continue
-        if clip.get('split') == 'test': first['split'] = 'test'    # even where the second mention alone says so
-        missing.append((clip['name'], 'is named twice' if clip['video'] == first['video'] else f"occurs twice; {files.below(first['video'])} is used, {files.below(clip['video'])} is not"))
+        if first is clip:
+            continue
+        if clip.get('split') == 'test':
+            first['split'] = 'test'  # even where the second mention alone says so
+        missing.append(
+            (
+                clip['name'],
+                'is named twice'
+                if clip['video'] == first['video']
+                else f"occurs twice; {files.below(first['video'])} is used, {files.below(clip['video'])} is not",
+            )
+        )
     missing += _not_understood(corpus, files)
-    if not clips: raise SpeakError(f"{root} is {corpus.title}, but none of its clips can be used; of {len(missing)} reasons the first: {': '.join(missing[0])}.")
+    if not clips:
+        raise SpeakError(
+            f"{root} is {corpus.title}, but none of its clips can be used; of {len(missing)} reasons the first: {': '.join(missing[0])}."
+        )
     _enter_splits(corpus, clips.values(), missing)
     return [Source(**clips[name]) for name in sorted(clips)], missing
 
-def _wrong_folder(corpus, files)->str:
+
+def _wrong_folder(corpus, files) -> str:
     "Why a folder is not of this corpus, and what it may be instead"
     wrong = f"{files.root} is not {corpus.title}: nothing below it is called as in {corpus.layout}"
-    other = next((k for k in sorted(CORPORA, key='folder'.__eq__) if any(CORPORA[k].sign.search(p) for p in files.paths)), None)  # every corpus of videos is a folder of videos too
-    if any(corpus.sign.search(files.full(p)) for p in files.paths): return f"{wrong}; give a folder further up."
+    other = next(
+        (k for k in sorted(CORPORA, key='folder'.__eq__) if any(CORPORA[k].sign.search(p) for p in files.paths)), None
+    )  # every corpus of videos is a folder of videos too
+    if any(corpus.sign.search(files.full(p)) for p in files.paths):
+        return f"{wrong}; give a folder further up."
     packed = next((p for p in files.paths if _PACKED.search(p)), None)
-    if packed and other in ('folder', None): return f"{wrong}; unpack {packed} first."
-    return f"{wrong}; it holds {CORPORA[other].title}: use the corpus '{other}'." if other else f"{wrong}, and it holds no video at all; give the folder of the corpus."
+    if packed and other in ('folder', None):
+        return f"{wrong}; unpack {packed} first."
+    return (
+        f"{wrong}; it holds {CORPORA[other].title}: use the corpus '{other}'."
+        if other
+        else f"{wrong}, and it holds no video at all; give the folder of the corpus."
+    )
 
-def _not_understood(corpus, files)->list:
+
+def _not_understood(corpus, files) -> list:
     "Unfinished downloads, archives, and for each folder at the top the videos that the reader passed over"
     strange = defaultdict(list)
     for p in (*files.videos(), *(p for p, why in files.looked_at.items() if why in ('', _DAMAGED))):
-        if p not in files.taken: strange[p.split('/')[0]].append(p)
+        if p not in files.taken:
+            strange[p.split('/')[0]].append(p)
     packed = [(p, 'a packed archive: what is in it is not read') for p in files.paths if _PACKED.search(p)]
-    return [(p, 'an unfinished download; let it finish, and it is read') for p in files.unfinished] + packed + [
-        (place, f"{len(paths)} video{'s belong' if len(paths) > 1 else ' belongs'} to no clip, the first {paths[0]}; clips are called as in {corpus.layout}") for place, paths in strange.items()]
+    return (
+        [(p, 'an unfinished download; let it finish, and it is read') for p in files.unfinished]
+        + packed
+        + [
+            (
+                place,
+                f"{len(paths)} video{'s belong' if len(paths) > 1 else ' belongs'} to no clip, the first {paths[0]}; clips are called as in {corpus.layout}",
+            )
+            for place, paths in strange.items()
+        ]
+    )
+
 
 def _enter_splits(corpus, clips, missing):
     "Every clip's split. A reader has entered what is fixed; other clips follow their person, and people of whom nothing is said are drawn."
-    given, by_clip = defaultdict(set), corpus is CORPORA['folder']   # whose table may say what it likes
-    for c in clips: given[c['identity']].add(c.get('split', ''))
+    given, by_clip = defaultdict(set), corpus is CORPORA['folder']  # whose table may say what it likes
+    for c in clips:
+        given[c['identity']].add(c.get('split', ''))
     if not by_clip:
-        for who in sorted(w for w, s in given.items() if 'test' in s and len(s) > 1): missing.append((who, 'stands in the test set and outside; every clip of this person is counted as test'))
-    drawn = split_by_identity([w for w, s in given.items() if s == {''}], 0 if corpus.fixed_test else .1)
+        for who in sorted(w for w, s in given.items() if 'test' in s and len(s) > 1):
+            missing.append((who, 'stands in the test set and outside; every clip of this person is counted as test'))
+    drawn = split_by_identity([w for w, s in given.items() if s == {''}], 0 if corpus.fixed_test else 0.1)
     for c in clips:
         s = given[c['identity']]
         c['split'] = 'test' if 'test' in s and not by_clip else c.get('split') or max(s) or drawn[c['identity']]
 
 # %% ../../nbs/data/readers.ipynb #530b77cf
-_SIZE = 128                           # height of a miniature's picture
-_FRONTAL = 11288, 11372, 11210, 11085, 11289 # seeds of poses, one per person, that move but stay within what a detector of frontal faces finds
-_BESIDE = {'1:1': 0, '4:3': 21, '16:9': 50} # columns on either side of the head's square
+_SIZE = 128  # height of a miniature's picture
+_FRONTAL = (
+    11288,
+    11372,
+    11210,
+    11085,
+    11289,
+)  # seeds of poses, one per person, that move but stay within what a detector of frontal faces finds
+_BESIDE = {'1:1': 0, '4:3': 21, '16:9': 50}  # columns on either side of the head's square
 
-def miniature(kind:str, # one of `CORPORA`
-              folder    # to be made; must be new or empty
-             )->Path:   # `folder`
+
+def miniature(
+    kind: str,  # one of `CORPORA`
+    folder,  # to be made; must be new or empty
+) -> Path:  # `folder`
     "A small instance of a corpus as downloaded, with its oddities; some 10 clips, about a second of work."
-    if kind not in MINIATURES: raise SpeakError(f"There is no corpus '{kind}': {nearest(kind, MINIATURES)}")
+    if kind not in MINIATURES:
+        raise SpeakError(f"There is no corpus '{kind}': {nearest(kind, MINIATURES)}")
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise SpeakError(f"{folder} is not empty; give a new folder for the miniature.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SpeakError(f"{folder} is not empty; give a new folder for the miniature.")
     MINIATURES[kind](folder)
     return folder
 
-def _miniature(kind): return lambda build: MINIATURES.setdefault(kind, build)
+
+def _miniature(kind):
+    return lambda build: MINIATURES.setdefault(kind, build)
+
 
 @lru_cache(64)
-def _head(person:int, emotion='neutral', level=0, seconds=1): # -> synthetic.Clip
+def _head(person: int, emotion='neutral', level=0, seconds=1):  # -> synthetic.Clip
     i = synthetic.IDENTITY_SPLITS['test'][person]
-    truth = synthetic.truth(synthetic.Factors(i, 7*person + EMOTIONS.index(emotion), person, _FRONTAL[person], emotion, level, i + level))
-    return synthetic.render(truth, _SIZE, np.arange(seconds*FPS) % len(truth))
+    truth = synthetic.truth(
+        synthetic.Factors(i, 7 * person + EMOTIONS.index(emotion), person, _FRONTAL[person], emotion, level, i + level)
+    )
+    return synthetic.render(truth, _SIZE, np.arange(seconds * FPS) % len(truth))
 
-def _sound(clip): return np.resize(clip.truth.wave, round(len(clip.frames)/FPS*SAMPLE_RATE)) # as long as the frames
+
+def _sound(clip):
+    return np.resize(clip.truth.wave, round(len(clip.frames) / FPS * SAMPLE_RATE))  # as long as the frames
+
 
 @lru_cache(128)
-def _encoded(ending, fps, shape, *head)->bytes: # a file's bytes; '.m4a' and '.wav' hold the sound alone
-    clip = _head(*head); T = len(clip.frames)
-    frames = np.pad(clip.frames[(np.arange(round(T/FPS*fps))*FPS/fps + .5).astype(int).clip(max=T - 1)], ((0,), (0,), (_BESIDE[shape],), (0,)), mode='edge')
+def _encoded(ending, fps, shape, *head) -> bytes:  # a file's bytes; '.m4a' and '.wav' hold the sound alone
+    clip = _head(*head)
+    T = len(clip.frames)
+    frames = np.pad(
+        clip.frames[(np.arange(round(T / FPS * fps)) * FPS / fps + 0.5).astype(int).clip(max=T - 1)],
+        ((0,), (0,), (_BESIDE[shape],), (0,)),
+        mode='edge',
+    )
     with TemporaryDirectory() as d:
-        mp4, out = Path(d)/'clip.mp4', Path(d)/f'out{ending}'
-        if ending == '.wav': write_audio(out, _sound(clip))
+        mp4, out = Path(d) / 'clip.mp4', Path(d) / f'out{ending}'
+        if ending == '.wav':
+            write_audio(out, _sound(clip))
         else:
-            if ending == '.mp4': write_video(out, frames, _sound(clip), fps=fps)
-            else: _put(mp4, _encoded('.mp4', fps, shape, *head)); _copy_streams(mp4, out, sound_only=ending == '.m4a')
+            if ending == '.mp4':
+                write_video(out, frames, _sound(clip), fps=fps)
+            else:
+                _put(mp4, _encoded('.mp4', fps, shape, *head))
+                _copy_streams(mp4, out, sound_only=ending == '.m4a')
         return out.read_bytes()
 
-def _copy_streams(source, target, sound_only): # the same packets in another container
+
+def _copy_streams(source, target, sound_only):  # the same packets in another container
     with av.open(str(source)) as i, av.open(str(target), 'w') as o:
         streams = {s.index: o.add_stream_from_template(s) for s in (i.streams.audio if sound_only else i.streams)}
         for packet in i.demux(*(i.streams[k] for k in streams)):
-            if packet.dts is not None: packet.stream = streams[packet.stream.index]; o.mux(packet)
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                o.mux(packet)
+
 
 def _put(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -321,143 +493,258 @@ def _put(path, content):
 # %% ../../nbs/data/readers.ipynb #630fdfc5
 _PERSONLESS = ('video', 'videos', 'clips')
 
-def _csv_rows(path, needed)->list: # [(line, {column: value})], everything without blanks around it
+
+def _csv_rows(path, needed) -> list:  # [(line, {column: value})], everything without blanks around it
     rows = csv.reader(_text_lines(path), skipinitialspace=True)
     columns = [c.strip() for c in next(rows, [])]
     for need in needed:
-        if need not in columns: raise SpeakError(f"{path} has no column '{need}' in its first line: {nearest(need, columns) if any(columns) else 'it is empty.'}")
+        if need not in columns:
+            raise SpeakError(
+                f"{path} has no column '{need}' in its first line: {nearest(need, columns) if any(columns) else 'it is empty.'}"
+            )
     return [(rows.line_num, dict.fromkeys(columns, '') | {c: v.strip() for c, v in zip(columns, r)}) for r in rows if r]
 
-def _beside(files, known, path, kind, endings): # full path of the file that goes with a video, or None
+
+def _beside(files, known, path, kind, endings):  # full path of the file that goes with a video, or None
     stems = dict.fromkeys((os.path.splitext(path)[0], path))
     places = [*stems, *(f"{kind}/{s.removeprefix('video/')}" for s in stems if s.startswith('video/'))]
     return next((files.full(place + e) for place in places for e in endings if place + e in known), None)
 
-def _no_videos(files)->list:
+
+def _no_videos(files) -> list:
     "What was looked into and is no video, with the reason; files of one ending together where there is no more to say"
     unknown, rest = defaultdict(list), []
     for p, why in files.looked_at.items():
-        if not why: continue
+        if not why:
+            continue
         files.taken.add(p)
-        if why == _UNKNOWN: unknown[_ending(p)].append(p)
-        else: rest.append((p, why))
+        if why == _UNKNOWN:
+            unknown[_ending(p)].append(p)
+        else:
+            rest.append((p, why))
     for ending, ps in unknown.items():
         others = f"; nor {'are' if len(ps) > 2 else 'is'} {len(ps) - 1} more {f'ending in {ending}' if ending else 'without an ending'}"
-        rest.append((ps[0], _UNKNOWN + others*(len(ps) > 1)))
+        rest.append((ps[0], _UNKNOWN + others * (len(ps) > 1)))
     return rest
 
-@_corpus('folder', 'a plain folder of videos', 'NAME.mp4 in any sub-folder, or clips.csv and video/NAME.mp4', rf"(?i)({'|'.join(map(re.escape, VIDEOS))})$", False)
+
+@_corpus(
+    'folder',
+    'a plain folder of videos',
+    'NAME.mp4 in any sub-folder, or clips.csv and video/NAME.mp4',
+    rf"(?i)({'|'.join(map(re.escape, VIDEOS))})$",
+    False,
+)
 def _read_folder(files, missing):
     known, stems = set(files.paths), {}
-    for path in files.videos(): stems.setdefault(os.path.splitext(path)[0], []).append(path)
-    for path in (p for p, why in files.looked_at.items() if not why): stems.setdefault(path, []).append(path)   # all of its name
-    for kinds, reason in (_STILLS, _STILL), (_MOVING, _PICTURE): missing += [(p, reason) for p in files.paths if _ending(p) in kinds]
+    for path in files.videos():
+        stems.setdefault(os.path.splitext(path)[0], []).append(path)
+    for path in (p for p, why in files.looked_at.items() if not why):
+        stems.setdefault(path, []).append(path)  # all of its name
+    for kinds, reason in (_STILLS, _STILL), (_MOVING, _PICTURE):
+        missing += [(p, reason) for p in files.paths if _ending(p) in kinds]
     missing += _no_videos(files)
+
     def clip(path, **labels):
-        return dict(labels, video=files.full(path), audio=_beside(files, known, path, 'audio', SOUNDS),
-                    landmarks=_beside(files, known, path, 'landmarks', ('.npz',)))
+        return dict(
+            labels,
+            video=files.full(path),
+            audio=_beside(files, known, path, 'audio', SOUNDS),
+            landmarks=_beside(files, known, path, 'landmarks', ('.npz',)),
+        )
+
     if 'clips.csv' not in known:
         files.taken.update(*stems.values())
         for stem, paths in stems.items():
             top, _, rest = stem.partition('/')
             short = rest if rest and top in _PERSONLESS else stem
-            for path in paths: yield clip(path, name=short, identity=short.partition('/')[0])
+            for path in paths:
+                yield clip(path, name=short, identity=short.partition('/')[0])
         return
     table, people = files.full('clips.csv'), defaultdict(set)
-    for path in [p for p in stems if p in known]: stems.setdefault(os.path.splitext(path)[0], []).append(path)   # or without its ending
+    for path in [p for p in stems if p in known]:
+        stems.setdefault(os.path.splitext(path)[0], []).append(path)  # or without its ending
     for line, r in _csv_rows(table, ('clip', 'identity')):
         stem, place = f"video/{r['clip']}", f'clips.csv, line {line}'
         emotion, level, split = (r.get(k, '') for k in ('emotion', 'level', 'split'))
         paths = stems.get(stem, [])
         files.taken.update(paths)
-        wrong = ("names no clip or no identity" if not (r['clip'] and r['identity']) else
-                 f"there is no emotion '{emotion}': {nearest(emotion, EMOTIONS)}" if emotion not in ('', *EMOTIONS) else
-                 f"the level is '{level}'; it must be 0, 1, 2 or 3, or empty" if level not in ('', '0', '1', '2', '3') else
-                 f"there is no split '{split}': {nearest(split, ('train', 'val', 'test'))}" if split not in ('', 'train', 'val', 'test') else
-                 f"{stem}.mp4 is not there" if not paths else '')
-        if wrong: missing.append((r['clip'] or place, f'{place}: {wrong}')); continue
-        if split: people[r['identity']].add(split)
-        for path in paths: yield clip(path, name=r['clip'], identity=r['identity'], emotion=emotion, level=int(level or 0), view=r.get('view', ''), sentence=r.get('sentence', ''), split=split)
-    missing += [('clips.csv', f"{who} stands in the splits {' and '.join(sorted(s))}; kept as the table says") for who, s in sorted(people.items()) if len(s) > 1]
+        wrong = (
+            "names no clip or no identity"
+            if not (r['clip'] and r['identity'])
+            else f"there is no emotion '{emotion}': {nearest(emotion, EMOTIONS)}"
+            if emotion not in ('', *EMOTIONS)
+            else f"the level is '{level}'; it must be 0, 1, 2 or 3, or empty"
+            if level not in ('', '0', '1', '2', '3')
+            else f"there is no split '{split}': {nearest(split, ('train', 'val', 'test'))}"
+            if split not in ('', 'train', 'val', 'test')
+            else f"{stem}.mp4 is not there"
+            if not paths
+            else ''
+        )
+        if wrong:
+            missing.append((r['clip'] or place, f'{place}: {wrong}'))
+            continue
+        if split:
+            people[r['identity']].add(split)
+        for path in paths:
+            yield clip(
+                path,
+                name=r['clip'],
+                identity=r['identity'],
+                emotion=emotion,
+                level=int(level or 0),
+                view=r.get('view', ''),
+                sentence=r.get('sentence', ''),
+                split=split,
+            )
+    missing += [
+        ('clips.csv', f"{who} stands in the splits {' and '.join(sorted(s))}; kept as the table says")
+        for who, s in sorted(people.items())
+        if len(s) > 1
+    ]
 
 # %% ../../nbs/data/readers.ipynb #8b1c6375
 @_miniature('folder')
 def _build_folder(folder):
     # Byte-order mark, carriage returns and blanks, as spreadsheets leave them; a missing file, a wrong emotion, a clip without sound, a video that is not listed.
     lines = ['\ufeffclip, identity , emotion,level,split']
-    for p, (who, split) in enumerate([('anna', 'train'), ('ben', 'train'), ('carla', 'train'), ('dan', 'val'), ('eva', 'test')]):
+    for p, (who, split) in enumerate(
+        [('anna', 'train'), ('ben', 'train'), ('carla', 'train'), ('dan', 'val'), ('eva', 'test')]
+    ):
         for i, (emotion, level) in enumerate([('happy', 3), ('sad', 2)]):
             name, head = f'{who}_{i}', (p, emotion, level)
             lines.append(f'{name},{who} , {emotion},{level},{split}')
-            _put(folder/'video'/f'{name}.mp4', _encoded('.mp4', 30, '1:1', *head))
-            if name != 'ben_1': _put(folder/'audio'/f'{name}.wav', _encoded('.wav', 30, '1:1', *head))
-            (folder/'landmarks').mkdir(exist_ok=True)
-            if name != 'dan_0': np.savez(folder/'landmarks'/f'{name}.npz', landmarks=_head(*head).landmarks)
+            _put(folder / 'video' / f'{name}.mp4', _encoded('.mp4', 30, '1:1', *head))
+            if name != 'ben_1':
+                _put(folder / 'audio' / f'{name}.wav', _encoded('.wav', 30, '1:1', *head))
+            (folder / 'landmarks').mkdir(exist_ok=True)
+            if name != 'dan_0':
+                np.savez(folder / 'landmarks' / f'{name}.npz', landmarks=_head(*head).landmarks)
     lines += ['fay_0,fay,happy,3,train', 'anna_2,anna,hapy,3,train']
-    _put(folder/'clips.csv', '\r\n'.join(lines) + '\r\n')
-    _put(folder/'video'/'unlisted.mp4', _encoded('.mp4', 30, '1:1', 0, 'happy', 3))
-    _put(folder/'video'/'._anna_0.mp4', b'\0\5\x16\7')
+    _put(folder / 'clips.csv', '\r\n'.join(lines) + '\r\n')
+    _put(folder / 'video' / 'unlisted.mp4', _encoded('.mp4', 30, '1:1', 0, 'happy', 3))
+    _put(folder / 'video' / '._anna_0.mp4', b'\0\5\x16\7')
 
 # %% ../../nbs/data/readers.ipynb #b9c61a4a
 _VOX_CLIP = re.compile(r'(?:(.*)/)?(id(\d)\d{4})/([^/]{11})/(\d{5})\.(\w+)$')
 _VOX_WHOLE = re.compile(r'(?:.*/)?([\w-]{11})\.(\w+)$')
 
-def _read_voxceleb(files, missing, release): # release: '1' or '0', the first digit of its people's numbers
+
+def _read_voxceleb(files, missing, release):  # release: '1' or '0', the first digit of its people's numbers
     clips, sets, whole, others = {}, {}, {}, 0
     kinds = {'.txt': 2} | dict.fromkeys(VIDEOS, 0) | dict.fromkeys(SOUNDS, 1)
     for path, m in files.fitting(_VOX_CLIP):
         folder, who, digit, video, number, ending = m.groups()
         kind = kinds.get(f'.{ending.lower()}')
-        if kind is None: continue
-        if digit != release: others += 1; continue
-        clip = clips.setdefault(f'{who}_{video}_{number}', [None]*3)
-        if clip[kind]: files.taken.discard(path)   # the same in another container
-        else: clip[kind] = path
-        if said := re.search(r'(?:^|[/_])(test|dev)(?:[/_]|$)', folder or ''): sets[who] = said[1]
+        if kind is None:
+            continue
+        if digit != release:
+            others += 1
+            continue
+        clip = clips.setdefault(f'{who}_{video}_{number}', [None] * 3)
+        if clip[kind]:
+            files.taken.discard(path)  # the same in another container
+        else:
+            clip[kind] = path
+        if said := re.search(r'(?:^|[/_])(test|dev)(?:[/_]|$)', folder or ''):
+            sets[who] = said[1]
     for path in files.videos():
-        if (m := _VOX_WHOLE.match(path)) and path not in files.taken: whole[m[1]] = path
-    if others: missing.append(('.', f"{others:,} files belong to people of VoxCeleb{'12'[release == '1']}, which the corpus 'voxceleb{'12'[release == '1']}' reads"))
-    if release == '1': sets = {who: 'test' if 'id10270' <= who <= 'id10309' else 'dev' for who in {name[:7] for name in clips}}
-    elif table := files.named('vox2_meta.csv'): sets |= {r['VoxCeleb2 ID']: r['Set'] for _, r in _csv_rows(files.full(table), ('VoxCeleb2 ID', 'Set'))}
-    if unknown := sorted({name[:7] for name in clips} - sets.keys()): missing.append((unknown[0], f"whether {len(unknown)} people belong to the test set is not known: there is neither a folder test or dev above them nor vox2_meta.csv; they are not counted as test"))
+        if (m := _VOX_WHOLE.match(path)) and path not in files.taken:
+            whole[m[1]] = path
+    if others:
+        missing.append(
+            (
+                '.',
+                f"{others:,} files belong to people of VoxCeleb{'12'[release == '1']}, which the corpus 'voxceleb{'12'[release == '1']}' reads",
+            )
+        )
+    if release == '1':
+        sets = {who: 'test' if 'id10270' <= who <= 'id10309' else 'dev' for who in {name[:7] for name in clips}}
+    elif table := files.named('vox2_meta.csv'):
+        sets |= {r['VoxCeleb2 ID']: r['Set'] for _, r in _csv_rows(files.full(table), ('VoxCeleb2 ID', 'Set'))}
+    if unknown := sorted({name[:7] for name in clips} - sets.keys()):
+        missing.append(
+            (
+                unknown[0],
+                f"whether {len(unknown)} people belong to the test set is not known: there is neither a folder test or dev above them nor vox2_meta.csv; they are not counted as test",
+            )
+        )
     sounds = any(c[1] for c in clips.values())
     for name, (video, audio, track) in sorted(clips.items()):
         who, full = name[:7], name[8:19]
         clip = dict(name=name, identity=who, split='test' if sets.get(who) == 'test' else '')
         if track and full in whole:
             files.taken.add(whole[full])
-            try: start, end = _track_span(files.full(track))
-            except SpeakError as e: missing.append((name, files.below(e))); continue
+            try:
+                start, end = _track_span(files.full(track))
+            except SpeakError as e:
+                missing.append((name, files.below(e)))
+                continue
             yield dict(clip, video=files.full(whole[full]), start_s=start, end_s=end, track=files.full(track))
         elif video:
-            if sounds and not audio: missing.append((video, 'has no sound file; the sound of the video itself is used'))
+            if sounds and not audio:
+                missing.append((video, 'has no sound file; the sound of the video itself is used'))
             yield dict(clip, video=files.full(video), audio=audio and files.full(audio))
-        else: missing.append((name, f"there is a {'text' if track else 'sound'} file, but neither a video {name[20:]}.mp4 nor the whole {full}.mp4{'' if track else ' with its text file'}"))
+        else:
+            missing.append(
+                (
+                    name,
+                    f"there is a {'text' if track else 'sound'} file, but neither a video {name[20:]}.mp4 nor the whole {full}.mp4{'' if track else ' with its text file'}",
+                )
+            )
+
 
 for _release, _digit in ('1', '1'), ('2', '0'):
-    _corpus(f'voxceleb{_release}', f'VoxCeleb{_release}', f'id{_digit}0012/VIDEO/00112.mp4 or .txt', rf'(^|/)id{_digit}\d{{4}}/[^/]{{11}}/\d{{5}}\.\w+$', True)(
-        lambda files, missing, digit=_digit: _read_voxceleb(files, missing, digit))
+    _corpus(
+        f'voxceleb{_release}',
+        f'VoxCeleb{_release}',
+        f'id{_digit}0012/VIDEO/00112.mp4 or .txt',
+        rf'(^|/)id{_digit}\d{{4}}/[^/]{{11}}/\d{{5}}\.\w+$',
+        True,
+    )(lambda files, missing, digit=_digit: _read_voxceleb(files, missing, digit))
 
 # %% ../../nbs/data/readers.ipynb #5dd2920e
-def _vox_track(who, video, frames, boxes): # a text file with its tabs and trailing blanks
-    head = [f'Identity  : \t{who}', f'Reference : \t{video}', 'Offset    : \t-1 ', 'FV Conf   : \t21.408 \t(1)', 'ASD Conf  : \t4.669', '', 'FRAME \tX \tY \tW \tH ']
-    return '\n'.join(head + [' \t'.join([f'{f:06d}', *(f'{v:.4g}' for v in b)]) + ' ' for f, b in zip(frames, boxes)]) + '\n'
+def _vox_track(who, video, frames, boxes):  # a text file with its tabs and trailing blanks
+    head = [
+        f'Identity  : \t{who}',
+        f'Reference : \t{video}',
+        'Offset    : \t-1 ',
+        'FV Conf   : \t21.408 \t(1)',
+        'ASD Conf  : \t4.669',
+        '',
+        'FRAME \tX \tY \tW \tH ',
+    ]
+    return (
+        '\n'.join(head + [' \t'.join([f'{f:06d}', *(f'{v:.4g}' for v in b)]) + ' ' for f, b in zip(frames, boxes)])
+        + '\n'
+    )
 
-def _face_boxes(head, shape, fps=25): # (T,4) left, top, width, height in pixels of the miniature's picture
-    marks = _head(*head).landmarks[(np.arange(round(len(_head(*head).frames)/FPS*fps))*FPS/fps).astype(int)] + [_BESIDE[shape], 0]
+
+def _face_boxes(head, shape, fps=25):  # (T,4) left, top, width, height in pixels of the miniature's picture
+    marks = _head(*head).landmarks[(np.arange(round(len(_head(*head).frames) / FPS * fps)) * FPS / fps).astype(int)] + [
+        _BESIDE[shape],
+        0,
+    ]
     return np.concatenate([marks.min(1), marks.max(1) - marks.min(1)], 1)
+
 
 @_miniature('voxceleb1')
 def _build_voxceleb1(folder):
     # Whole videos of two utterances each, with text files in pixels at height 360; one video gone, one text file cut off, one utterance of which only the sound is left.
     for p, who in enumerate(['id10001', 'id10002', 'id10003', 'id10270']):
         video, head, part = f'-mini_vox{p}_', (p, 'neutral', 0, 2), 'test' if who == 'id10270' else 'dev'
-        _put(folder/'videos'/f'{video}.mp4', _encoded('.mp4', 25, '16:9', *head))
-        boxes = _face_boxes(head, '16:9')*(_VOX_HEIGHT/_SIZE)
-        for n, frames in (1, range(25)), (3, range(25, 50)): _put(folder/part/'txt'/who/video/f'0000{n}.txt', _vox_track(who, video, frames, boxes[frames]))
-    _put(folder/'dev'/'txt'/'id10003'/'gone_video0'/'00001.txt', _vox_track('id10003', 'gone_video0', range(25), boxes[:25]))
-    _put(folder/'dev'/'txt'/'id10002'/'-mini_vox1_'/'00004.txt', _vox_track('id10002', '-mini_vox1_', [], []))
-    _put(folder/'dev'/'wav'/'id10001'/'gone_video1'/'00001.wav', _encoded('.wav', 30, '1:1', 0))
+        _put(folder / 'videos' / f'{video}.mp4', _encoded('.mp4', 25, '16:9', *head))
+        boxes = _face_boxes(head, '16:9') * (_VOX_HEIGHT / _SIZE)
+        for n, frames in (1, range(25)), (3, range(25, 50)):
+            _put(folder / part / 'txt' / who / video / f'0000{n}.txt', _vox_track(who, video, frames, boxes[frames]))
+    _put(
+        folder / 'dev' / 'txt' / 'id10003' / 'gone_video0' / '00001.txt',
+        _vox_track('id10003', 'gone_video0', range(25), boxes[:25]),
+    )
+    _put(folder / 'dev' / 'txt' / 'id10002' / '-mini_vox1_' / '00004.txt', _vox_track('id10002', '-mini_vox1_', [], []))
+    _put(folder / 'dev' / 'wav' / 'id10001' / 'gone_video1' / '00001.wav', _encoded('.wav', 30, '1:1', 0))
+
 
 @_miniature('voxceleb2')
 def _build_voxceleb2(folder):
@@ -466,16 +753,36 @@ def _build_voxceleb2(folder):
         video, part = f'mini_vox2_{p}', 'test' if who == 'id00017' else 'dev'
         for n, head in (12, (p, 'happy', 2)), (13, (p, 'neutral', 0)):
             place = f'{who}/{video}/{n:05d}'
-            _put(folder/part/'mp4'/f'{place}.mp4', _encoded('.mp4', 25, '1:1', *head))
-            _put(folder/part/'aac'/f'{place}.m4a', _encoded('.m4a', 25, '1:1', *head))
-            _put(folder/part/'txt'/f'{place}.txt', _vox_track(who, video, range(100, 125), _face_boxes(head, '1:1')/_SIZE))
-    (folder/'dev'/'aac'/'id00015'/'mini_vox2_1'/'00013.m4a').unlink(); (folder/'dev'/'mp4'/'id00018'/'mini_vox2_2'/'00013.mp4').unlink()
-    _put(folder/'vox2_meta.csv', 'VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \n' + ''.join(f'{who} ,n00000{i} ,f ,{part} \n' for i, (who, part) in enumerate([('id00012', 'dev'), ('id00015', 'dev'), ('id00018', 'dev'), ('id00017', 'test')])))
+            _put(folder / part / 'mp4' / f'{place}.mp4', _encoded('.mp4', 25, '1:1', *head))
+            _put(folder / part / 'aac' / f'{place}.m4a', _encoded('.m4a', 25, '1:1', *head))
+            _put(
+                folder / part / 'txt' / f'{place}.txt',
+                _vox_track(who, video, range(100, 125), _face_boxes(head, '1:1') / _SIZE),
+            )
+    (folder / 'dev' / 'aac' / 'id00015' / 'mini_vox2_1' / '00013.m4a').unlink()
+    (folder / 'dev' / 'mp4' / 'id00018' / 'mini_vox2_2' / '00013.mp4').unlink()
+    _put(
+        folder / 'vox2_meta.csv',
+        'VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \n'
+        + ''.join(
+            f'{who} ,n00000{i} ,f ,{part} \n'
+            for i, (who, part) in enumerate(
+                [('id00012', 'dev'), ('id00015', 'dev'), ('id00018', 'dev'), ('id00017', 'test')]
+            )
+        ),
+    )
 
 # %% ../../nbs/data/readers.ipynb #e04ce631
 _FOM = ('video_id', 'start', 'end', 'bbox', 'fps', 'width', 'height', 'partition', 'person_id')
 
-@_corpus('vox_metadata', "VoxCeleb with first-order motion's table", 'vox-metadata.csv and VIDEO.mp4', r'(^|/)vox-metadata\.csv$', True)
+
+@_corpus(
+    'vox_metadata',
+    "VoxCeleb with first-order motion's table",
+    'vox-metadata.csv and VIDEO.mp4',
+    r'(^|/)vox-metadata\.csv$',
+    True,
+)
 def _read_vox_metadata(files, missing):
     table = files.named('vox-metadata.csv')
     videos = {p.rsplit('/', 1)[-1].rsplit('.', 1)[0]: p for p in files.videos()}
@@ -484,36 +791,68 @@ def _read_vox_metadata(files, missing):
         try:
             start, end, fps, width, height = (int(r[k]) for k in ('start', 'end', 'fps', 'width', 'height'))
             l, t, right, b = (int(v) for v in r['bbox'].split('-'))
-            if not (start < end and l < right and t < b and fps > 0 and height > 0): raise ValueError
-        except ValueError: missing.append((place, 'start, end, fps, width and height must be whole numbers and bbox L-T-R-B, none of them empty')); continue
-        cut, name = f"{r['person_id']}#{r['video_id']}#{start:06d}#{end:06d}", f"{r['person_id']}_{r['video_id']}_{start:06d}_{end:06d}"
+            if not (start < end and l < right and t < b and fps > 0 and height > 0):
+                raise ValueError
+        except ValueError:
+            missing.append(
+                (place, 'start, end, fps, width and height must be whole numbers and bbox L-T-R-B, none of them empty')
+            )
+            continue
+        cut, name = (
+            f"{r['person_id']}#{r['video_id']}#{start:06d}#{end:06d}",
+            f"{r['person_id']}_{r['video_id']}_{start:06d}_{end:06d}",
+        )
         files.taken.update(videos[k] for k in (cut, r['video_id']) if k in videos)
         clip = dict(name=name, identity=r['person_id'], split='test' if r['partition'] == 'test' else '')
-        if cut in videos: yield dict(clip, video=files.full(videos[cut]))
-        elif r['video_id'] in videos: yield dict(clip, video=files.full(videos[r['video_id']]), start_s=start/fps, end_s=end/fps, crop=(l, t, right, b, width, height))
-        else: missing.append((name, f"neither the whole {r['video_id']}.mp4 nor the cut {cut}.mp4 is there"))
+        if cut in videos:
+            yield dict(clip, video=files.full(videos[cut]))
+        elif r['video_id'] in videos:
+            yield dict(
+                clip,
+                video=files.full(videos[r['video_id']]),
+                start_s=start / fps,
+                end_s=end / fps,
+                crop=(l, t, right, b, width, height),
+            )
+        else:
+            missing.append((name, f"neither the whole {r['video_id']}.mp4 nor the cut {cut}.mp4 is there"))
+
 
 @_miniature('vox_metadata')
 def _build_vox_metadata(folder):
     # A line twice, a person in both partitions, a video gone, a clip already cut out, a damaged line; crops higher than wide, as they are.
-    lines, crop = [','.join(_FOM)], f'{round(70*720/128)}-{round(10*720/128)}-{round(160*720/128)}-{round(120*720/128)}'
-    for p, (who, partition) in enumerate([('id10001', 'train'), ('id10002', 'train'), ('id10003', 'train'), ('id10280', 'test'), ('id10282', 'test')]):
+    lines, crop = (
+        [','.join(_FOM)],
+        f'{round(70 * 720 / 128)}-{round(10 * 720 / 128)}-{round(160 * 720 / 128)}-{round(120 * 720 / 128)}',
+    )
+    for p, (who, partition) in enumerate(
+        [('id10001', 'train'), ('id10002', 'train'), ('id10003', 'train'), ('id10280', 'test'), ('id10282', 'test')]
+    ):
         video = f'-mini_vox{p}_'
-        _put(folder/'youtube-taken'/f'{video}.mp4', _encoded('.mp4', 25, '16:9', p, 'neutral', 0, 2))
-        lines += [f'{video},{a},{b},{crop},25,1280,720,{part},{who}' for a, b, part in ((25, 50, partition), (0, 25, 'train'))]
-    lines += [lines[1], f'gone_video0,0,25,{crop},25,1280,720,train,id10001', f'-mini_vox1_,0,,{crop},25,1280,720,train,id10002']
-    _put(folder/'vox-metadata.csv', '\n'.join(lines) + '\n')
-    _put(folder/'train'/'id10003#-mini_vox2_#000000#000025.mp4', _encoded('.mp4', 25, '1:1', 2))
+        _put(folder / 'youtube-taken' / f'{video}.mp4', _encoded('.mp4', 25, '16:9', p, 'neutral', 0, 2))
+        lines += [
+            f'{video},{a},{b},{crop},25,1280,720,{part},{who}' for a, b, part in ((25, 50, partition), (0, 25, 'train'))
+        ]
+    lines += [
+        lines[1],
+        f'gone_video0,0,25,{crop},25,1280,720,train,id10001',
+        f'-mini_vox1_,0,,{crop},25,1280,720,train,id10002',
+    ]
+    _put(folder / 'vox-metadata.csv', '\n'.join(lines) + '\n')
+    _put(folder / 'train' / 'id10003#-mini_vox2_#000000#000025.mp4', _encoded('.mp4', 25, '1:1', 2))
 
 # %% ../../nbs/data/readers.ipynb #17506161
 VIEWS = ('front', 'left_30', 'left_60', 'right_30', 'right_60', 'top', 'down')
 _MEAD = re.compile(r'(?:.*/)?([MW]\d{3})/(?:video/([a-z_0-9]+)|audio)/([a-z]+)/level_([1-3])/(\d{3})\.(\w+)$')
 _MEAD_TEST = ('M003', 'M030', 'W009', 'W015')
 
-def _spans(numbers)->str: # {1, 2, 3, 7} -> '001-003, 007'
+
+def _spans(numbers) -> str:  # {1, 2, 3, 7} -> '001-003, 007'
     n, out = sorted(numbers), []
-    for i in n: out = out[:-1] + [(out[-1][0], i)] if out and out[-1][1] == i - 1 else out + [(i, i)]
+    for i in n:
+        out = out[:-1] + [(out[-1][0], i)] if out and out[-1][1] == i - 1 else out + [(i, i)]
     return ', '.join(f'{a:03d}' if a == b else f'{a:03d}-{b:03d}' for a, b in out)
+
 
 @_corpus('mead', 'MEAD', 'M003/video/front/angry/level_1/001.mp4', r'(^|/)[MW]\d{3}/(video|audio)/', True)
 def _read_mead(files, missing):
@@ -521,35 +860,77 @@ def _read_mead(files, missing):
     strange = {}
     for path, m in files.fitting(_MEAD):
         who, view, emotion, level, number, ending = m.groups()
-        wrong = f"emotion '{emotion}' in MEAD: {nearest(emotion, EMOTIONS)}" if emotion not in EMOTIONS else f"view '{view}' in MEAD: {nearest(view, VIEWS)}" if view and view not in VIEWS else ''
-        if wrong: strange.setdefault(path.rsplit('/', 1)[0], wrong); continue
+        wrong = (
+            f"emotion '{emotion}' in MEAD: {nearest(emotion, EMOTIONS)}"
+            if emotion not in EMOTIONS
+            else f"view '{view}' in MEAD: {nearest(view, VIEWS)}"
+            if view and view not in VIEWS
+            else ''
+        )
+        if wrong:
+            strange.setdefault(path.rsplit('/', 1)[0], wrong)
+            continue
         take, number = (who, emotion, int(level)), int(number)
         if view and f'.{ending.lower()}' in VIDEOS:
             views[who].add(view)
-            if videos.setdefault((*take, view, number), path) != path: files.taken.discard(path)   # in another container too
-        elif not view and f'.{ending.lower()}' in SOUNDS: sounds[(*take, number)] = path
-        else: continue
+            if videos.setdefault((*take, view, number), path) != path:
+                files.taken.discard(path)  # in another container too
+        elif not view and f'.{ending.lower()}' in SOUNDS:
+            sounds[(*take, number)] = path
+        else:
+            continue
         numbers[take].add(number)
     missing += [(place, f'there is no {wrong}') for place, wrong in strange.items()]
-    if not sounds: missing.append(('audio', "no actor has sound files; the videos' own sound is used"))
+    if not sounds:
+        missing.append(('audio', "no actor has sound files; the videos' own sound is used"))
     # what should be there: every view, every emotion and level, and in each view every number
     seen = set().union(*views.values())
     missing += [(f'video/{view}', 'no actor has this view') for view in VIEWS if view not in seen]
     kinds = [(e, l) for e in EMOTIONS for l in ((1,) if e == 'neutral' else (1, 2, 3))]
     for who in sorted({take[0] for take in numbers}):
         missing += [(f'{who}/video/{view}', 'the actor lacks this view') for view in VIEWS if view in seen - views[who]]
-        if gone := [f'{e} level_{l}' for e, l in kinds if (who, e, l) not in numbers]: missing.append((who, f"has nothing of {', '.join(gone)}"))
+        if gone := [f'{e} level_{l}' for e, l in kinds if (who, e, l) not in numbers]:
+            missing.append((who, f"has nothing of {', '.join(gone)}"))
     for (who, emotion, level), there in sorted(numbers.items()):
-        if gaps := set(range(1, max(there))) - there: missing.append((f'{who}/*/{emotion}/level_{level}', f'no view has {_spans(gaps)} of 001-{max(there):03d}'))
+        if gaps := set(range(1, max(there))) - there:
+            missing.append((f'{who}/*/{emotion}/level_{level}', f'no view has {_spans(gaps)} of 001-{max(there):03d}'))
         for view in sorted(views[who]):
             here = {n for n in there if (who, emotion, level, view, n) in videos}
-            if not here: missing.append((f'{who}/video/{view}/{emotion}/level_{level}', 'empty or not there, though another view or the sound has it')); continue
-            missing += [(f'{who}_{view}_{emotion}_{level}_{n:03d}', 'the video is not there, though another view or the sound has this number') for n in sorted(there - here)]
-        if sounds: missing += [(f'{who}/audio/{emotion}/level_{level}/{n:03d}.m4a', 'not there; the sound of the video itself is used') for n in sorted(there) if (who, emotion, level, n) not in sounds]
+            if not here:
+                missing.append(
+                    (
+                        f'{who}/video/{view}/{emotion}/level_{level}',
+                        'empty or not there, though another view or the sound has it',
+                    )
+                )
+                continue
+            missing += [
+                (
+                    f'{who}_{view}_{emotion}_{level}_{n:03d}',
+                    'the video is not there, though another view or the sound has this number',
+                )
+                for n in sorted(there - here)
+            ]
+        if sounds:
+            missing += [
+                (f'{who}/audio/{emotion}/level_{level}/{n:03d}.m4a', 'not there; the sound of the video itself is used')
+                for n in sorted(there)
+                if (who, emotion, level, n) not in sounds
+            ]
     for (who, emotion, level, view, n), path in videos.items():
         sound = sounds.get((who, emotion, level, n))
-        yield dict(name=f'{who}_{view}_{emotion}_{level}_{n:03d}', video=files.full(path), audio=sound and files.full(sound), identity=who, emotion=emotion,
-                   level=level, view=view, sentence=f'{emotion}_{n:03d}', split='test' if who in _MEAD_TEST else '')
+        yield dict(
+            name=f'{who}_{view}_{emotion}_{level}_{n:03d}',
+            video=files.full(path),
+            audio=sound and files.full(sound),
+            identity=who,
+            emotion=emotion,
+            level=level,
+            view=view,
+            sentence=f'{emotion}_{n:03d}',
+            split='test' if who in _MEAD_TEST else '',
+        )
+
 
 @_miniature('mead')
 def _build_mead(folder):
@@ -557,43 +938,81 @@ def _build_mead(folder):
     for p, who in enumerate(['M003', 'M005', 'W011', 'W014']):
         for emotion, level, n in ('neutral', 1, 1), ('angry', 1, 1), ('angry', 1, 3), ('happy', 3, 77):
             head, place = (p, emotion, 0 if emotion == 'neutral' else level), f'{emotion}/level_{level}/{n:03d}'
-            for view in ('front', 'left_30') if who == 'M003' else ('front',): _put(folder/who/'video'/view/f'{place}.mp4', _encoded('.mp4', 30, '16:9', *head))
-            _put(folder/who/'audio'/f'{place}.m4a', _encoded('.m4a', 30, '16:9', *head))
-    (folder/'M003/video/left_30/angry/level_1/003.mp4').unlink(); (folder/'M003/video/left_30/happy/level_3/077.mp4').unlink()
-    (folder/'W014/audio/neutral/level_1/001.m4a').unlink()
-    _put(folder/'W011/video/front/disgust/level_1/001.mp4', _encoded('.mp4', 30, '16:9', 2, 'angry', 1))
-    for junk in ('M003/video/front/angry/level_1/._001.mp4', 'M003/.DS_Store', 'M003/video/front/Thumbs.db', 'M007/video.tar'): _put(folder/junk, b'junk')
+            for view in ('front', 'left_30') if who == 'M003' else ('front',):
+                _put(folder / who / 'video' / view / f'{place}.mp4', _encoded('.mp4', 30, '16:9', *head))
+            _put(folder / who / 'audio' / f'{place}.m4a', _encoded('.m4a', 30, '16:9', *head))
+    (folder / 'M003/video/left_30/angry/level_1/003.mp4').unlink()
+    (folder / 'M003/video/left_30/happy/level_3/077.mp4').unlink()
+    (folder / 'W014/audio/neutral/level_1/001.m4a').unlink()
+    _put(folder / 'W011/video/front/disgust/level_1/001.mp4', _encoded('.mp4', 30, '16:9', 2, 'angry', 1))
+    for junk in (
+        'M003/video/front/angry/level_1/._001.mp4',
+        'M003/.DS_Store',
+        'M003/video/front/Thumbs.db',
+        'M007/video.tar',
+    ):
+        _put(folder / junk, b'junk')
 
 # %% ../../nbs/data/readers.ipynb #169dba45
 _CREMAD = re.compile(r'(?:.*/)?((\d{4})_([A-Z]{3})_([A-Z]{3})_(XX?|LO|MD|HI))\.(\w+)$')
 _CREMAD_EMOTIONS = dict(ANG='angry', DIS='disgusted', FEA='fear', HAP='happy', NEU='neutral', SAD='sad')
 _CREMAD_CLIPS = 7442
-_CREMAD_BAD = {'1076_MTI_NEU_XX': 'its sound cannot be played', '1076_MTI_SAD_XX': 'it shows no face and is silent',
-               '1064_TIE_SAD_XX': 'it has no length', '1064_IEO_DIS_MD': 'it runs for a minute through several emotions'}
+_CREMAD_BAD = {
+    '1076_MTI_NEU_XX': 'its sound cannot be played',
+    '1076_MTI_SAD_XX': 'it shows no face and is silent',
+    '1064_TIE_SAD_XX': 'it has no length',
+    '1064_IEO_DIS_MD': 'it runs for a minute through several emotions',
+}
+
 
 def _lfs_pointer(path):
-    if os.path.getsize(path) > 1000: return False
-    with open(path, 'rb') as f: return f.read(22) == b'version https://git-lf'
+    if os.path.getsize(path) > 1000:
+        return False
+    with open(path, 'rb') as f:
+        return f.read(22) == b'version https://git-lf'
+
 
 @_corpus('cremad', 'CREMA-D', 'VideoFlash/1001_DFA_ANG_XX.flv', r'(^|/)\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{1,2}\.\w+$', False)
 def _read_cremad(files, missing):
     videos, sounds = defaultdict(list), {}
     for path, m in files.fitting(_CREMAD):
-        name, ending = re.sub('_X$', '_XX', m[1]), f'.{m[6].lower()}'    # one sound file was once named with a single X
-        if ending in VIDEOS: videos[name].append((path, m))
-        elif ending in SOUNDS and (name not in sounds or ending == '.wav'): sounds[name] = path
-    missing += [(name, f'there is sound ({sounds[name]}) but no video') for name in sorted(sounds.keys() - videos.keys())]
-    if len(videos) != _CREMAD_CLIPS: missing.append(('.', f'{len(videos):,} of the {_CREMAD_CLIPS:,} clips of the corpus are here'))
+        name, ending = re.sub('_X$', '_XX', m[1]), f'.{m[6].lower()}'  # one sound file was once named with a single X
+        if ending in VIDEOS:
+            videos[name].append((path, m))
+        elif ending in SOUNDS and (name not in sounds or ending == '.wav'):
+            sounds[name] = path
+    missing += [
+        (name, f'there is sound ({sounds[name]}) but no video') for name in sorted(sounds.keys() - videos.keys())
+    ]
+    if len(videos) != _CREMAD_CLIPS:
+        missing.append(('.', f'{len(videos):,} of the {_CREMAD_CLIPS:,} clips of the corpus are here'))
     for name, found in sorted(videos.items()):
         for path, m in found:
             who, sentence, emotion, level = m.groups()[1:5]
-            if name in _CREMAD_BAD: missing.append((name, f'known to be bad: {_CREMAD_BAD[name]}'))
-            elif emotion not in _CREMAD_EMOTIONS: missing.append((name, f"the emotion {emotion} has no counterpart here; known are {', '.join(f'{k} ({v})' for k, v in _CREMAD_EMOTIONS.items())}"))
-            elif _lfs_pointer(files.full(path)): missing.append((name, f"{path} is a Git LFS pointer, not a video; run 'git lfs pull' in the corpus"))
+            if name in _CREMAD_BAD:
+                missing.append((name, f'known to be bad: {_CREMAD_BAD[name]}'))
+            elif emotion not in _CREMAD_EMOTIONS:
+                missing.append(
+                    (
+                        name,
+                        f"the emotion {emotion} has no counterpart here; known are {', '.join(f'{k} ({v})' for k, v in _CREMAD_EMOTIONS.items())}",
+                    )
+                )
+            elif _lfs_pointer(files.full(path)):
+                missing.append((name, f"{path} is a Git LFS pointer, not a video; run 'git lfs pull' in the corpus"))
             else:
-                if sounds and name not in sounds: missing.append((path, 'has no sound file; the sound of the video itself is used'))
-                yield dict(name=name, video=files.full(path), audio=files.full(sounds[name]) if name in sounds else None, identity=who, emotion=_CREMAD_EMOTIONS[emotion],
-                           level=dict(LO=1, MD=2, HI=3).get(level, 0), sentence=sentence)
+                if sounds and name not in sounds:
+                    missing.append((path, 'has no sound file; the sound of the video itself is used'))
+                yield dict(
+                    name=name,
+                    video=files.full(path),
+                    audio=files.full(sounds[name]) if name in sounds else None,
+                    identity=who,
+                    emotion=_CREMAD_EMOTIONS[emotion],
+                    level=dict(LO=1, MD=2, HI=3).get(level, 0),
+                    sentence=sentence,
+                )
+
 
 @_miniature('cremad')
 def _build_cremad(folder):
@@ -602,78 +1021,158 @@ def _build_cremad(folder):
         for sentence, emotion, level in ('ITH', 'SAD', 'XX'), ('IEO', 'ANG', 'HI'), ('IEO', 'NEU', 'XX'):
             strength = dict(XX=2, HI=3)[level] if emotion != 'NEU' else 0
             head, name = (p, _CREMAD_EMOTIONS[emotion], strength), f'{who}_{sentence}_{emotion}_{level}'
-            _put(folder/'VideoFlash'/f'{name}.flv', _encoded('.flv', 29.97, '4:3', *head))
-            _put(folder/'AudioWAV'/f"{name.replace('1040_ITH_SAD_XX', '1040_ITH_SAD_X')}.wav", _encoded('.wav', 29.97, '4:3', *head))
-    _put(folder/'VideoFlash/1076_MTI_SAD_XX.flv', _encoded('.flv', 29.97, '4:3', 4, 'sad', 2)); _put(folder/'VideoFlash/1002_IEO_SUR_LO.flv', _encoded('.flv', 29.97, '4:3', 1, 'sad', 2))
-    _put(folder/'VideoFlash/1003_DFA_HAP_XX.flv', f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0'*64}\nsize 72862\n")
-    (folder/'AudioWAV/1003_IEO_NEU_XX.wav').unlink(); (folder/'VideoFlash/1001_IEO_ANG_HI.flv').unlink()
+            _put(folder / 'VideoFlash' / f'{name}.flv', _encoded('.flv', 29.97, '4:3', *head))
+            _put(
+                folder / 'AudioWAV' / f"{name.replace('1040_ITH_SAD_XX', '1040_ITH_SAD_X')}.wav",
+                _encoded('.wav', 29.97, '4:3', *head),
+            )
+    _put(folder / 'VideoFlash/1076_MTI_SAD_XX.flv', _encoded('.flv', 29.97, '4:3', 4, 'sad', 2))
+    _put(folder / 'VideoFlash/1002_IEO_SUR_LO.flv', _encoded('.flv', 29.97, '4:3', 1, 'sad', 2))
+    _put(
+        folder / 'VideoFlash/1003_DFA_HAP_XX.flv',
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 72862\n",
+    )
+    (folder / 'AudioWAV/1003_IEO_NEU_XX.wav').unlink()
+    (folder / 'VideoFlash/1001_IEO_ANG_HI.flv').unlink()
 
 # %% ../../nbs/data/readers.ipynb #13cae0d2
 _HDTF_GROUPS = ('RD', 'WDA', 'WRA')
 _HDTF_VIDEO = re.compile(r'(?:.*/)?(?:(RD|WDA|WRA)_)?([^_/]+)(?:_(\d+))?\.(\w+)$')
-_HDTF_SAME = {'WhipJimClyburn': 'JamesClyburn'}   # one man under two names
+_HDTF_SAME = {'WhipJimClyburn': 'JamesClyburn'}  # one man under two names
 
-def _seconds(stamp): # '01:30' -> 90.
-    out = 0.
-    for part in stamp.split(':'): out = out*60 + float(part)
+
+def _seconds(stamp):  # '01:30' -> 90.
+    out = 0.0
+    for part in stamp.split(':'):
+        out = out * 60 + float(part)
     return out
 
-def _hdtf_table(files, group, text, missing): # {name without .mp4: the line's other words}, None if the file is not there
-    path = files.named(f'{group}_{text}.txt')
-    if path is None: missing.append((f'{group}_{text}.txt', 'is not there')); return None
-    return {words[0].removesuffix('.mp4'): words[1:] for words in (line.split() for line in _text_lines(files.full(path))) if words}
 
-@_corpus('hdtf', 'HDTF', 'RD_annotion_time.txt, RD_crop_wh.txt, RD_resolution.txt and NAME.mp4 or NAME_0.mp4', r'(^|/)(RD|WDA|WRA)_(video_url|resolution|annotion_time|crop_wh)\.txt$', False)
+def _hdtf_table(
+    files, group, text, missing
+):  # {name without .mp4: the line's other words}, None if the file is not there
+    path = files.named(f'{group}_{text}.txt')
+    if path is None:
+        missing.append((f'{group}_{text}.txt', 'is not there'))
+        return None
+    return {
+        words[0].removesuffix('.mp4'): words[1:]
+        for words in (line.split() for line in _text_lines(files.full(path)))
+        if words
+    }
+
+
+@_corpus(
+    'hdtf',
+    'HDTF',
+    'RD_annotion_time.txt, RD_crop_wh.txt, RD_resolution.txt and NAME.mp4 or NAME_0.mp4',
+    r'(^|/)(RD|WDA|WRA)_(video_url|resolution|annotion_time|crop_wh)\.txt$',
+    False,
+)
 def _read_hdtf(files, missing):
     whole, cut = {}, defaultdict(list)
     for path in files.videos():
         if m := _HDTF_VIDEO.match(path):
-            if m[3] is None: whole.setdefault(m[2], path)
-            else: cut[m[2]].append((int(m[3]), path))
+            if m[3] is None:
+                whole.setdefault(m[2], path)
+            else:
+                cut[m[2]].append((int(m[3]), path))
     for group in _HDTF_GROUPS:
-        urls, heights, times, crops = (_hdtf_table(files, group, text, missing) for text in ('video_url', 'resolution', 'annotion_time', 'crop_wh'))
-        if times is None or crops is None or heights is None: continue
+        urls, heights, times, crops = (
+            _hdtf_table(files, group, text, missing) for text in ('video_url', 'resolution', 'annotion_time', 'crop_wh')
+        )
+        if times is None or crops is None or heights is None:
+            continue
         for video in sorted(times.keys() | (urls or {}).keys()):
             name, who = f'{group}_{video}', video if group == 'RD' else re.sub(r'\d+$', '', video)
             parts, have = times.get(video, []), sorted(cut[video])
             files.taken.update([p for _, p in have] + ([whole[video]] if video in whole else []))
             promised = [i for i in range(len(parts)) if f'{video}_{i}' in crops]
             clip = dict(identity=_HDTF_SAME.get(who, who))
-            if not parts: missing.append((name, f'has no times in {group}_annotion_time.txt'))
-            elif have:      # cut and cropped already
-                if len(have) < len(promised): missing.append((name, f'has {len(have)} of {len(promised)} cut clips'))
-                for i, path in have: yield dict(clip, name=f'{name}_{i:03d}', video=files.full(path))
+            if not parts:
+                missing.append((name, f'has no times in {group}_annotion_time.txt'))
+            elif have:  # cut and cropped already
+                if len(have) < len(promised):
+                    missing.append((name, f'has {len(have)} of {len(promised)} cut clips'))
+                for i, path in have:
+                    yield dict(clip, name=f'{name}_{i:03d}', video=files.full(path))
             elif video in whole:
-                try: height = int((heights.get(video) or [0])[0])
-                except ValueError: height = 0
-                if height <= 0: missing.append((f'{group}_resolution.txt', f'gives no height for {video}, so its crops cannot be placed; the face has to be looked for'))
+                try:
+                    height = int((heights.get(video) or [0])[0])
+                except ValueError:
+                    height = 0
+                if height <= 0:
+                    missing.append(
+                        (
+                            f'{group}_resolution.txt',
+                            f'gives no height for {video}, so its crops cannot be placed; the face has to be looked for',
+                        )
+                    )
                 for i, part in enumerate(parts):
-                    if i not in promised: missing.append((f'{name}_{i:03d}', f'has no crop in {group}_crop_wh.txt')); continue
+                    if i not in promised:
+                        missing.append((f'{name}_{i:03d}', f'has no crop in {group}_crop_wh.txt'))
+                        continue
                     try:
-                        start, end = (_seconds(t) for t in part.split('-')); x, w, y, h = (int(v) for v in crops[f'{video}_{i}'])
-                        if not (start < end and w > 0 and h > 0): raise ValueError
-                    except ValueError: missing.append((f'{name}_{i:03d}', f"its times '{part}' must be MM:SS-MM:SS and its crop '{' '.join(crops[f'{video}_{i}'])}' X WIDTH Y HEIGHT")); continue
-                    yield dict(clip, name=f'{name}_{i:03d}', video=files.full(whole[video]), start_s=start, end_s=end, crop=(x, y, x + w, y + h, 0, height) if height > 0 else None)
-            else: missing.append((name, f"neither {video}.mp4 nor cut clips of it are there; it was at {' '.join((urls or {}).get(video, ['an address not stated']))}"))
+                        start, end = (_seconds(t) for t in part.split('-'))
+                        x, w, y, h = (int(v) for v in crops[f'{video}_{i}'])
+                        if not (start < end and w > 0 and h > 0):
+                            raise ValueError
+                    except ValueError:
+                        missing.append(
+                            (
+                                f'{name}_{i:03d}',
+                                f"its times '{part}' must be MM:SS-MM:SS and its crop '{' '.join(crops[f'{video}_{i}'])}' X WIDTH Y HEIGHT",
+                            )
+                        )
+                        continue
+                    yield dict(
+                        clip,
+                        name=f'{name}_{i:03d}',
+                        video=files.full(whole[video]),
+                        start_s=start,
+                        end_s=end,
+                        crop=(x, y, x + w, y + h, 0, height) if height > 0 else None,
+                    )
+            else:
+                missing.append(
+                    (
+                        name,
+                        f"neither {video}.mp4 nor cut clips of it are there; it was at {' '.join((urls or {}).get(video, ['an address not stated']))}",
+                    )
+                )
+
 
 @_miniature('hdtf')
 def _build_hdtf(folder):
     # Byte-order mark, carriage returns, blanks and no line's end; a person in two videos; no times, no crop, a height of 0, a video gone, a video cut already.
-    text = folder/'HDTF_dataset'
-    videos = dict(RD=['Radio1', 'Radio2'], WDA=['AnnaSample0', 'AnnaSample1', 'BenSample', 'GoneSample'], WRA=['CarlaSample', 'DanSample'])
-    parts = dict.fromkeys(sum(videos.values(), []), '00:00-00:01 00:01-00:02') | {'Radio2': '', 'BenSample': '00:00-00:02 '}
+    text = folder / 'HDTF_dataset'
+    videos = dict(
+        RD=['Radio1', 'Radio2'],
+        WDA=['AnnaSample0', 'AnnaSample1', 'BenSample', 'GoneSample'],
+        WRA=['CarlaSample', 'DanSample'],
+    )
+    parts = dict.fromkeys(sum(videos.values(), []), '00:00-00:01 00:01-00:02') | {
+        'Radio2': '',
+        'BenSample': '00:00-00:02 ',
+    }
     for group, names in videos.items():
         timed = [n for n in names if parts[n]]
         clips = [f'{n}_{i}.mp4' for n in timed for i in range(len(parts[n].split())) if f'{n}_{i}' != 'AnnaSample1_1']
         mark, end = ('\ufeff', '\r\n') if group == 'WDA' else ('', '\n')
-        _put(text/f'{group}_video_url.txt', mark + end.join(f'{n} https://videos.example/watch?v={n}' for n in names))
-        _put(text/f'{group}_resolution.txt', ''.join(f"{n}.mp4 {0 if n == 'CarlaSample' else 720}{end}" for n in names))
-        _put(text/f'{group}_annotion_time.txt', ''.join(f'{n}.mp4 {parts[n]}{end}' for n in timed))
-        _put(text/f'{group}_crop_wh.txt', ''.join(f'{c} 281 720 0 720{end}' for c in clips))
-        _put(text/f'{group}_crop_ratio.txt', ''.join(f'{c} 1.2{end}' for c in clips))
+        _put(text / f'{group}_video_url.txt', mark + end.join(f'{n} https://videos.example/watch?v={n}' for n in names))
+        _put(
+            text / f'{group}_resolution.txt', ''.join(f"{n}.mp4 {0 if n == 'CarlaSample' else 720}{end}" for n in names)
+        )
+        _put(text / f'{group}_annotion_time.txt', ''.join(f'{n}.mp4 {parts[n]}{end}' for n in timed))
+        _put(text / f'{group}_crop_wh.txt', ''.join(f'{c} 281 720 0 720{end}' for c in clips))
+        _put(text / f'{group}_crop_ratio.txt', ''.join(f'{c} 1.2{end}' for c in clips))
     people = dict(Radio1=0, Radio2=1, AnnaSample0=2, AnnaSample1=2, BenSample=3, CarlaSample=4)
     for group, names in videos.items():
         for n in names:
-            if n in people: _put(folder/'_videos_raw'/f'{group}_{n}.mp4', _encoded('.mp4', 25, '16:9', people[n], 'neutral', 0, 2))
-    _put(folder/'WRA_DanSample_000.mp4', _encoded('.mp4', 25, '1:1', 1))
-    _put(folder/'_videos_raw'/'Holiday.mp4', _encoded('.mp4', 25, '1:1', 1))
+            if n in people:
+                _put(
+                    folder / '_videos_raw' / f'{group}_{n}.mp4',
+                    _encoded('.mp4', 25, '16:9', people[n], 'neutral', 0, 2),
+                )
+    _put(folder / 'WRA_DanSample_000.mp4', _encoded('.mp4', 25, '1:1', 1))
+    _put(folder / '_videos_raw' / 'Holiday.mp4', _encoded('.mp4', 25, '1:1', 1))

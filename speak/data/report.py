@@ -9,240 +9,408 @@ __all__ = ['SPLITS', 'CLIPPED', 'SILENCE_DB', 'POSE_BINS', 'MAX_SHIFT', 'CLEAR',
            'Limits', 'named', 'findings', 'durations', 'align', 'pick', 'sheet', 'jpeg']
 
 # %% ../../nbs/data/report.ipynb #989b02b4
-import csv, io, json, os, tarfile, tempfile
+import csv
+import io
+import json
+import os
+import tarfile
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
-from ..progress import progress_bar
 from . import faces, synthetic
 from .corpora import SyntheticCorpus, frame_shown, sound_offset
 from .media import SILENT, audio_chunks, probe, video_frames
+from ..progress import progress_bar
 
 # %% ../../nbs/data/report.ipynb #051efe08
 SPLITS = ('train', 'val', 'test')
 _LABELS = ('clip', 'identity', 'emotion', 'level', 'split', 'view')
 _NUMBERS = ('fps', 'frames', 'width', 'height', 'audio_s', 'offset')
 
-def read_table(folder # of prepared clips
-              )->pd.DataFrame: # a row per clip: labels as text ('' where unknown), `seconds` where stated, NaN elsewhere
+
+def read_table(
+    folder,  # of prepared clips
+) -> pd.DataFrame:  # a row per clip: labels as text ('' where unknown), `seconds` where stated, NaN elsewhere
     "`clips.csv` of a clip folder. `SpeakError` where there is none, or it does not name clips and identities."
-    path = Path(folder)/'clips.csv'
+    path = Path(folder) / 'clips.csv'
     if not path.is_file():
-        if (Path(folder)/'records').is_dir(): raise SpeakError(f"{path} is not there yet: the preparation of this folder has not come to its end; start it again, and it goes on where it stopped.")
-        raise SpeakError(f"{path} does not exist; give a folder of clips, which has clips.csv, video/, landmarks/ and, where there is sound, audio/.")
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig', skipinitialspace=True, index_col=False)
-    except (ValueError, OSError) as e: raise SpeakError(f"{path} cannot be read ({e}); it must be a table in UTF-8 whose first line names at least clip and identity.") from None
+        if (Path(folder) / 'records').is_dir():
+            raise SpeakError(
+                f"{path} is not there yet: the preparation of this folder has not come to its end; start it again, and it goes on where it stopped."
+            )
+        raise SpeakError(
+            f"{path} does not exist; give a folder of clips, which has clips.csv, video/, landmarks/ and, where there is sound, audio/."
+        )
+    try:
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding='utf-8-sig', skipinitialspace=True, index_col=False
+        )
+    except (ValueError, OSError) as e:
+        raise SpeakError(
+            f"{path} cannot be read ({e}); it must be a table in UTF-8 whose first line names at least clip and identity."
+        ) from None
     table.columns = [c.strip() for c in table.columns]
     for need in ('clip', 'identity'):
-        if need not in table or not len(table): raise SpeakError(f"{path} has no column '{need}' or no rows; its first line must name at least clip and identity.")
-    for c in table.columns: table[c] = table[c].fillna('').str.strip()   # a line that is too short
-    if 'split' not in table: table['split'] = 'train'
+        if need not in table or not len(table):
+            raise SpeakError(
+                f"{path} has no column '{need}' or no rows; its first line must name at least clip and identity."
+            )
+    for c in table.columns:
+        table[c] = table[c].fillna('').str.strip()  # a line that is too short
+    if 'split' not in table:
+        table['split'] = 'train'
     for c in _LABELS:
-        if c not in table: table[c] = ''
-    for c in _NUMBERS: table[c] = pd.to_numeric(table[c], errors='coerce') if c in table else np.nan
-    table['seconds'] = (table.frames/table.fps).where(table.fps > 0)
+        if c not in table:
+            table[c] = ''
+    for c in _NUMBERS:
+        table[c] = pd.to_numeric(table[c], errors='coerce') if c in table else np.nan
+    table['seconds'] = (table.frames / table.fps).where(table.fps > 0)
     return table
 
 # %% ../../nbs/data/report.ipynb #00b0725b
 _ENDINGS = {'video': '.mp4', 'audio': '.wav', 'landmarks': '.npz'}
 
+
 class FolderClips:
     "Prepared clips in a folder or in the shards of one, of all splits."
+
     def __init__(self, folder):
         self.folder, self.table = Path(folder), read_table(folder)
         self.name = self.folder.resolve().name
-        self.sharded = 'shard' in self.table and (self.folder/'shards').is_dir()
-        if self.sharded: # opening a thousand archives to see what is in them takes longer than the report; the table says it
-            self.table['has_video'], self.table['has_audio'], self.table['has_landmarks'] = True, self.table.audio_s > 0, True
+        self.sharded = 'shard' in self.table and (self.folder / 'shards').is_dir()
+        if (
+            self.sharded
+        ):  # opening a thousand archives to see what is in them takes longer than the report; the table says it
+            self.table['has_video'], self.table['has_audio'], self.table['has_landmarks'] = (
+                True,
+                self.table.audio_s > 0,
+                True,
+            )
             self._unpacked, self._shard = None, None
         else:
             for kind, ending in _ENDINGS.items():
-                there = {p.name for p in (self.folder/kind).glob(f'*{ending}')} if (self.folder/kind).is_dir() else set()
+                there = (
+                    {p.name for p in (self.folder / kind).glob(f'*{ending}')}
+                    if (self.folder / kind).is_dir()
+                    else set()
+                )
                 self.table[f'has_{kind}'] = [f'{c}{ending}' in there for c in self.table['clip']]
-        path = self.folder/'rejected.csv'   # None: the folder was not made by `prepare`
-        self.rejected, self.gaps = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig') if path.is_file() else None, None
-        if self.rejected is not None and not {'name', 'reason', 'detail'} <= set(self.rejected): raise SpeakError(f"{path} has not the columns name, reason and detail; it must be the one that the preparation wrote.")
-        if self.rejected is not None: # what was refused, and what was missing or odd when the corpus was read: a view, a number, a sound
-            gap = self.rejected.reason == 'missing'; self.gaps, self.rejected = self.rejected[gap], self.rejected[~gap]
-        path = self.folder/'prepare.json'
+        path = self.folder / 'rejected.csv'  # None: the folder was not made by `prepare`
+        self.rejected, self.gaps = (
+            pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig') if path.is_file() else None,
+            None,
+        )
+        if self.rejected is not None and not {'name', 'reason', 'detail'} <= set(self.rejected):
+            raise SpeakError(
+                f"{path} has not the columns name, reason and detail; it must be the one that the preparation wrote."
+            )
+        if (
+            self.rejected is not None
+        ):  # what was refused, and what was missing or odd when the corpus was read: a view, a number, a sound
+            gap = self.rejected.reason == 'missing'
+            self.gaps, self.rejected = self.rejected[gap], self.rejected[~gap]
+        path = self.folder / 'prepare.json'
         self.rules = json.loads(path.read_text(encoding='utf8')) if path.is_file() else {}
-    def __len__(self): return len(self.table)
-    def file(self, i:int, kind:str): # 'video', 'audio' or 'landmarks'
+
+    def __len__(self):
+        return len(self.table)
+
+    def file(self, i: int, kind: str):  # 'video', 'audio' or 'landmarks'
         "Path of a clip's file, or None. A file from a shard is there until another clip is asked for."
         name, ending = self.table['clip'][i], _ENDINGS[kind]
-        if not self.sharded: return self.folder/kind/f'{name}{ending}' if self.table[f'has_{kind}'][i] else None
+        if not self.sharded:
+            return self.folder / kind / f'{name}{ending}' if self.table[f'has_{kind}'][i] else None
         if self._unpacked is None or self._unpacked[0] != i:
             self._unpacked = i, tempfile.TemporaryDirectory()
             tar, members = self._open(self.table.shard[i])
             for e in _ENDINGS.values():
-                if m := members.get(name.replace('.', '%2E') + e): Path(self._unpacked[1].name, f'clip{e}').write_bytes(tar.extractfile(m).read())
+                if m := members.get(name.replace('.', '%2E') + e):
+                    Path(self._unpacked[1].name, f'clip{e}').write_bytes(tar.extractfile(m).read())
         path = Path(self._unpacked[1].name, f'clip{ending}')
         return path if path.exists() else None
-    def reason(self, i, error)->str:
+
+    def reason(self, i, error) -> str:
         "What went wrong with a clip, its file named from the corpus's folder."
         text = str(error).replace(f'{self.folder}{os.sep}', '')
-        return text.replace(str(Path(self._unpacked[1].name, 'clip')), f"{self.table.shard[i]}.tar, {self.table['clip'][i]}") if self.sharded and self._unpacked else text
-    def _open(self, shard): # one shard at a time; clips are measured in the order of their shards
+        return (
+            text.replace(
+                str(Path(self._unpacked[1].name, 'clip')), f"{self.table.shard[i]}.tar, {self.table['clip'][i]}"
+            )
+            if self.sharded and self._unpacked
+            else text
+        )
+
+    def _open(self, shard):  # one shard at a time; clips are measured in the order of their shards
         if self._shard is None or self._shard[0] != shard:
-            path = self.folder/'shards'/f'{shard}.tar'
-            try: tar = tarfile.open(path); members = {m.name: m for m in tar}
-            except (OSError, tarfile.TarError) as e: raise SpeakError(f"{path} cannot be read ({e}); copy it again, or prepare the corpus again.") from None
+            path = self.folder / 'shards' / f'{shard}.tar'
+            try:
+                tar = tarfile.open(path)
+                members = {m.name: m for m in tar}
+            except (OSError, tarfile.TarError) as e:
+                raise SpeakError(f"{path} cannot be read ({e}); copy it again, or prepare the corpus again.") from None
             self._shard = shard, (tar, members)
         return self._shard[1]
-    def video(self, i)->tuple: # frames at 30 a second, the file's own rate, width, height
+
+    def video(self, i) -> tuple:  # frames at 30 a second, the file's own rate, width, height
         "What the container says of a clip's pictures. `SpeakError` for a file that is missing or no video."
         path = self.file(i, 'video')
-        if path is None: raise SpeakError(f"video/{self.table['clip'][i]}.mp4 is missing; clips.csv promises it.")
+        if path is None:
+            raise SpeakError(f"video/{self.table['clip'][i]}.mp4 is missing; clips.csv promises it.")
         info = probe(path)
-        if not info.has_video: raise SpeakError(f"video/{self.table['clip'][i]}.mp4 holds no pictures.")
-        return max(1, round(info.duration_s*FPS)), info.fps, info.width, info.height
-    def landmarks(self, i): # (n,68,2) pixels, one row for each frame of the file; None where there is no file
+        if not info.has_video:
+            raise SpeakError(f"video/{self.table['clip'][i]}.mp4 holds no pictures.")
+        return max(1, round(info.duration_s * FPS)), info.fps, info.width, info.height
+
+    def landmarks(self, i):  # (n,68,2) pixels, one row for each frame of the file; None where there is no file
         path = self.file(i, 'landmarks')
-        if path is None: return None
+        if path is None:
+            return None
         try:
-            with np.load(path, allow_pickle=False) as file: points = file['landmarks'].astype(np.float32)
-        except Exception: raise SpeakError(f"landmarks/{self.table['clip'][i]}.npz cannot be read; it must be a NumPy archive with an array 'landmarks' of (frames, 68, 2) pixels.") from None   # a damaged one makes NumPy fail in any way
-        if points.ndim != 3 or points.shape[1:] != (68, 2) or not len(points): raise SpeakError(f"landmarks/{self.table['clip'][i]}.npz holds landmarks of shape {points.shape}; it must be (frames, 68, 2).")
+            with np.load(path, allow_pickle=False) as file:
+                points = file['landmarks'].astype(np.float32)
+        except Exception:
+            raise SpeakError(
+                f"landmarks/{self.table['clip'][i]}.npz cannot be read; it must be a NumPy archive with an array 'landmarks' of (frames, 68, 2) pixels."
+            ) from None  # a damaged one makes NumPy fail in any way
+        if points.ndim != 3 or points.shape[1:] != (68, 2) or not len(points):
+            raise SpeakError(
+                f"landmarks/{self.table['clip'][i]}.npz holds landmarks of shape {points.shape}; it must be (frames, 68, 2)."
+            )
         return points
-    def sound(self, i): # iterator of (n,) float32; None where there is no file
+
+    def sound(self, i):  # iterator of (n,) float32; None where there is no file
         path = self.file(i, 'audio')
         return None if path is None else audio_chunks(path)
-    def pictures(self, i, at, size)->list: # (size,size,3) uint8 of frames `at`
+
+    def pictures(self, i, at, size) -> list:  # (size,size,3) uint8 of frames `at`
         "Some frames, padded to a square."
-        if (path := self.file(i, 'video')) is None: raise SpeakError(f"video/{self.table['clip'][i]}.mp4 is missing; clips.csv promises it.")
+        if (path := self.file(i, 'video')) is None:
+            raise SpeakError(f"video/{self.table['clip'][i]}.mp4 is missing; clips.csv promises it.")
         wanted, out = set(at), {}
         for k, frame in enumerate(video_frames(path)):
-            if k in wanted: out[k] = squared(frame, size)
-            if len(out) == len(wanted): break
-        return [out[min(out, key=lambda j: abs(j - k))] for k in at]   # the last one stands for frames that the container promised in vain
+            if k in wanted:
+                out[k] = squared(frame, size)
+            if len(out) == len(wanted):
+                break
+        return [
+            out[min(out, key=lambda j: abs(j - k))] for k in at
+        ]  # the last one stands for frames that the container promised in vain
+
 
 class EmbeddedClips:
     "The embedded corpus, as many clips for training as asked for and a quarter as many for each other split."
-    name, rejected, gaps, rules, sharded, size = 'the embedded corpus', None, None, {}, False, 128
-    def __init__(self, clips:int, seed:int=0):
-        parts = [SyntheticCorpus(n, split, seed) for split, n in zip(SPLITS, (clips, max(2, clips//4), max(2, clips//4)))]
-        self.factors = [f for p in parts for f in p.factors]
-        self.table = pd.DataFrame([dict(clip=c.name, identity=c.identity, emotion=c.emotion, level=str(c.level), split=c.split, view='') for p in parts for c in p.clips])
-        for c in (*_NUMBERS, 'seconds'): self.table[c] = np.nan
-        for c in ('has_video', 'has_landmarks', 'has_audio'): self.table[c] = True
-        self._truth = lru_cache(8)(lambda i: synthetic.truth(self.factors[i]))
-    def __len__(self): return len(self.table)
-    def video(self, i): return len(self._truth(i)), float(FPS), self.size, self.size
-    def landmarks(self, i): return (synthetic.render(self._truth(i), 16).landmarks + .5)*(self.size/16) - .5
-    def sound(self, i): return iter([self._truth(i).wave])
-    def pictures(self, i, at, size): return list(synthetic.render(self._truth(i), size, np.minimum(at, len(self._truth(i)) - 1)).frames)
 
-def open_clips(data,       # 'synthetic' or a folder
-               clips:int=24, # of the embedded corpus's training split
-               seed:int=0):
+    name, rejected, gaps, rules, sharded, size = 'the embedded corpus', None, None, {}, False, 128
+
+    def __init__(self, clips: int, seed: int = 0):
+        parts = [
+            SyntheticCorpus(n, split, seed) for split, n in zip(SPLITS, (clips, max(2, clips // 4), max(2, clips // 4)))
+        ]
+        self.factors = [f for p in parts for f in p.factors]
+        self.table = pd.DataFrame(
+            [
+                dict(clip=c.name, identity=c.identity, emotion=c.emotion, level=str(c.level), split=c.split, view='')
+                for p in parts
+                for c in p.clips
+            ]
+        )
+        for c in (*_NUMBERS, 'seconds'):
+            self.table[c] = np.nan
+        for c in ('has_video', 'has_landmarks', 'has_audio'):
+            self.table[c] = True
+        self._truth = lru_cache(8)(lambda i: synthetic.truth(self.factors[i]))
+
+    def __len__(self):
+        return len(self.table)
+
+    def video(self, i):
+        return len(self._truth(i)), float(FPS), self.size, self.size
+
+    def landmarks(self, i):
+        return (synthetic.render(self._truth(i), 16).landmarks + 0.5) * (self.size / 16) - 0.5
+
+    def sound(self, i):
+        return iter([self._truth(i).wave])
+
+    def pictures(self, i, at, size):
+        return list(synthetic.render(self._truth(i), size, np.minimum(at, len(self._truth(i)) - 1)).frames)
+
+
+def open_clips(
+    data,  # 'synthetic' or a folder
+    clips: int = 24,  # of the embedded corpus's training split
+    seed: int = 0,
+):
     "The clips that `data` names."
     return EmbeddedClips(clips, seed) if data == 'synthetic' else FolderClips(data)
 
-def squared(frame, # (H,W,3) uint8
-            size:int)->np.ndarray: # (size,size,3)
+
+def squared(
+    frame,  # (H,W,3) uint8
+    size: int,
+) -> np.ndarray:  # (size,size,3)
     "A frame padded to a square, as `corpora.ClipFolder` reads it."
-    H, W = frame.shape[:2]; side = max(H, W)
-    return faces.apply_crop(frame, faces.Square((W - side)//2, (H - side)//2, side), size)
+    H, W = frame.shape[:2]
+    side = max(H, W)
+    return faces.apply_crop(frame, faces.Square((W - side) // 2, (H - side) // 2, side), size)
 
 # %% ../../nbs/data/report.ipynb #0cfb8e18
-CLIPPED = .999     # of full scale
-SILENCE_DB = -50.  # dBFS
-_BLOCK = SAMPLE_RATE//10 # three frames, whose borders fall on whole samples
+CLIPPED = 0.999  # of full scale
+SILENCE_DB = -50.0  # dBFS
+_BLOCK = SAMPLE_RATE // 10  # three frames, whose borders fall on whole samples
 
-def decibels(power): # mean square, full scale 1
-    return 10*np.log10(np.maximum(power, 1e-12))
+
+def decibels(power):  # mean square, full scale 1
+    return 10 * np.log10(np.maximum(power, 1e-12))
+
 
 @dataclass(frozen=True)
 class Loudness:
     "Of one sound."
-    seconds:float
-    rms_db:float     # dBFS
-    peak_db:float
-    clipped:float    # share of samples
-    silent:float     # share of frames
-    envelope:np.ndarray # (T,) RMS of each frame's time
 
-def loudness(chunks # iterable of (n,) float in [-1,1], 16 kHz
-            )->Loudness:
+    seconds: float
+    rms_db: float  # dBFS
+    peak_db: float
+    clipped: float  # share of samples
+    silent: float  # share of frames
+    envelope: np.ndarray  # (T,) RMS of each frame's time
+
+
+def loudness(
+    chunks,  # iterable of (n,) float in [-1,1], 16 kHz
+) -> Loudness:
     "Level of a sound that comes in pieces of any length; held is one number for each frame."
-    held, power, total, n, peak, clipped = np.zeros(0), [], 0., 0, 0., 0
-    def frames(x): # (m,) -> mean square of frames; a last one of less than half a frame is left out
-        edges = np.round(np.arange(len(x)*FPS/SAMPLE_RATE - .5)*SAMPLE_RATE/FPS).astype(int)
-        return np.add.reduceat(x*x, edges)/np.diff(edges, append=len(x)) if len(edges) else np.zeros(0)
+    held, power, total, n, peak, clipped = np.zeros(0), [], 0.0, 0, 0.0, 0
+
+    def frames(x):  # (m,) -> mean square of frames; a last one of less than half a frame is left out
+        edges = np.round(np.arange(len(x) * FPS / SAMPLE_RATE - 0.5) * SAMPLE_RATE / FPS).astype(int)
+        return np.add.reduceat(x * x, edges) / np.diff(edges, append=len(x)) if len(edges) else np.zeros(0)
+
     for x in chunks:
-        x = np.asarray(x, np.float64); a = np.abs(x)
-        n, total, peak, clipped = n + len(x), total + float(x@x), max(peak, float(a.max(initial=0))), clipped + int((a >= CLIPPED).sum())
-        held = np.concatenate([held, x]); whole = len(held)//_BLOCK*_BLOCK
-        for b in range(0, whole, _BLOCK): power.append(frames(held[b:b + _BLOCK]))
+        x = np.asarray(x, np.float64)
+        a = np.abs(x)
+        n, total, peak, clipped = (
+            n + len(x),
+            total + float(x @ x),
+            max(peak, float(a.max(initial=0))),
+            clipped + int((a >= CLIPPED).sum()),
+        )
+        held = np.concatenate([held, x])
+        whole = len(held) // _BLOCK * _BLOCK
+        for b in range(0, whole, _BLOCK):
+            power.append(frames(held[b : b + _BLOCK]))
         held = held[whole:]
     power = np.concatenate([*power, frames(held)])
-    return Loudness(n/SAMPLE_RATE, float(decibels(total/max(n, 1))), float(20*np.log10(max(peak, 1e-6))), clipped/max(n, 1),
-                    float((decibels(power) < SILENCE_DB).mean()) if len(power) else 1., np.sqrt(power))
+    return Loudness(
+        n / SAMPLE_RATE,
+        float(decibels(total / max(n, 1))),
+        float(20 * np.log10(max(peak, 1e-6))),
+        clipped / max(n, 1),
+        float((decibels(power) < SILENCE_DB).mean()) if len(power) else 1.0,
+        np.sqrt(power),
+    )
 
 # %% ../../nbs/data/report.ipynb #e9bd71b4
-POSE_BINS = np.arange(-90, 91, 5) # degrees
+POSE_BINS = np.arange(-90, 91, 5)  # degrees
 
-def pose_counts(pose # (T,3) degrees, NaN where unknown
-               )->np.ndarray: # (3,36) frames in each bin, for yaw, pitch and roll
+
+def pose_counts(
+    pose,  # (T,3) degrees, NaN where unknown
+) -> np.ndarray:  # (3,36) frames in each bin, for yaw, pitch and roll
     "How many frames fall between `POSE_BINS`; what lies beyond ±90° counts in the outermost bin."
-    pose = np.asarray(pose, float); pose = pose[np.isfinite(pose).all(1)]
+    pose = np.asarray(pose, float)
+    pose = pose[np.isfinite(pose).all(1)]
     return np.stack([np.histogram(np.clip(pose[:, k], -90, 90), POSE_BINS)[0] for k in range(3)])
 
 # %% ../../nbs/data/report.ipynb #9c5aa1bd
-MAX_SHIFT = 15       # frames either way
-CLEAR = .1           # of correlation, by which a clear peak exceeds what lies more than three frames away
-LEAST_FRAMES = 45    # with mouth and sound, for an answer
+MAX_SHIFT = 15  # frames either way
+CLEAR = 0.1  # of correlation, by which a clear peak exceeds what lies more than three frames away
+LEAST_FRAMES = 45  # with mouth and sound, for an answer
+
 
 @dataclass(frozen=True)
 class Offset:
     "How far sound and mouth of a clip are apart."
-    frames:int       # positive when the sound is ahead
-    score:float      # correlation at the peak
-    clear:bool       # whether the answer counts
-    curve:np.ndarray # (31,) for -15..15 frames: correlation
 
-def _without_trend(x): # less the mean over half a second around
-    k = np.ones(15); return x - np.convolve(x, k, 'same')/np.convolve(np.ones(len(x)), k, 'same')
+    frames: int  # positive when the sound is ahead
+    score: float  # correlation at the peak
+    clear: bool  # whether the answer counts
+    curve: np.ndarray  # (31,) for -15..15 frames: correlation
 
-def longest_known(points # (T,68,2)
-                 )->slice:
+
+def _without_trend(x):  # less the mean over half a second around
+    k = np.ones(15)
+    return x - np.convolve(x, k, 'same') / np.convolve(np.ones(len(x)), k, 'same')
+
+
+def longest_known(
+    points,  # (T,68,2)
+) -> slice:
     "The longest run of frames whose mouth is known."
     ok = np.isfinite(points[:, 48:68]).all((1, 2)).astype(int)
     edges = np.flatnonzero(np.diff(ok, prepend=0, append=0))
-    if not len(edges): return slice(0, 0)
-    starts, ends = edges[::2], edges[1::2]; k = int((ends - starts).argmax())
+    if not len(edges):
+        return slice(0, 0)
+    starts, ends = edges[::2], edges[1::2]
+    k = int((ends - starts).argmax())
     return slice(int(starts[k]), int(ends[k]))
 
-def envelope_offset(opening,  # (T,) of the mouth, finite
-                    envelope, # (T,) RMS of each frame's sound
-                   ):         # `Offset`, or None if there is too little
+
+def envelope_offset(
+    opening,  # (T,) of the mouth, finite
+    envelope,  # (T,) RMS of each frame's sound
+):  # `Offset`, or None if there is too little
     "The shift at which mouth and loudness go together best."
     T = min(len(opening), len(envelope))
-    if T < LEAST_FRAMES: return None
+    if T < LEAST_FRAMES:
+        return None
     a, b = _without_trend(np.asarray(opening[:T], float)), _without_trend(np.sqrt(envelope[:T]))
-    if a.std() < 1e-6 or b.std() < 1e-6: return None   # a mouth or a sound that never changes
-    curve = np.array([np.corrcoef(a[max(0, k):T - max(0, -k)], b[max(0, -k):T - max(0, k)])[0, 1] for k in range(-MAX_SHIFT, MAX_SHIFT + 1)])
+    if a.std() < 1e-6 or b.std() < 1e-6:
+        return None  # a mouth or a sound that never changes
+    curve = np.array(
+        [
+            np.corrcoef(a[max(0, k) : T - max(0, -k)], b[max(0, -k) : T - max(0, k)])[0, 1]
+            for k in range(-MAX_SHIFT, MAX_SHIFT + 1)
+        ]
+    )
     best = int(np.nan_to_num(curve, nan=-1).argmax())
     away = np.delete(curve, range(max(0, best - 3), best + 4 if best + 4 < len(curve) else len(curve)))
     return Offset(best - MAX_SHIFT, float(curve[best]), bool(curve[best] - np.nanmax(away) >= CLEAR), curve)
 
-def shifted(envelope, # (T,)
-            ahead:int # frames by which the sound was ahead
-           )->np.ndarray: # (T,)
+
+def shifted(
+    envelope,  # (T,)
+    ahead: int,  # frames by which the sound was ahead
+) -> np.ndarray:  # (T,)
     "The envelope of the sound as `corpora.ClipFolder` gives it: moved to where its mouth is."
     T, silence = len(envelope), np.zeros(min(abs(ahead), len(envelope)))
-    return np.concatenate([silence, envelope])[:T] if ahead > 0 else np.concatenate([envelope, silence])[-T:] if ahead < 0 else envelope
+    return (
+        np.concatenate([silence, envelope])[:T]
+        if ahead > 0
+        else np.concatenate([envelope, silence])[-T:]
+        if ahead < 0
+        else envelope
+    )
 
-def pooled_offset(curves,  # (n,31) of clips
-                  draws:int=1000, seed:int=0)->tuple: # frames, and the 95 % interval over clips drawn anew
+
+def pooled_offset(
+    curves,  # (n,31) of clips
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple:  # frames, and the 95 % interval over clips drawn anew
     "The offset of a corpus: where the mean curve is highest."
-    curves = np.nan_to_num(np.asarray(curves, float)); rng = np.random.default_rng(seed)
-    peaks = [int(curves[rng.integers(len(curves), size=len(curves))].mean(0).argmax()) - MAX_SHIFT for _ in range(draws)]
+    curves = np.nan_to_num(np.asarray(curves, float))
+    rng = np.random.default_rng(seed)
+    peaks = [
+        int(curves[rng.integers(len(curves), size=len(curves))].mean(0).argmax()) - MAX_SHIFT for _ in range(draws)
+    ]
     low, high = np.percentile(peaks, (2.5, 97.5), method='nearest')
     return int(curves.mean(0).argmax()) - MAX_SHIFT, int(low), int(high)
 
@@ -250,154 +418,300 @@ def pooled_offset(curves,  # (n,31) of clips
 @dataclass
 class Survey:
     "What was measured on a sample."
-    rows:pd.DataFrame  # a row per clip, by its number in the table; NaN where something could not be known
-    pose:np.ndarray    # (3,36) frames, see `pose_counts`
-    curves:np.ndarray  # (n,31) correlations of mouth and loudness
-    of:int             # clips in the corpus
 
-def draw(table:pd.DataFrame, most:int, seed:int=0)->np.ndarray: # numbers of the clips
+    rows: pd.DataFrame  # a row per clip, by its number in the table; NaN where something could not be known
+    pose: np.ndarray  # (3,36) frames, see `pose_counts`
+    curves: np.ndarray  # (n,31) correlations of mouth and loudness
+    of: int  # clips in the corpus
+
+
+def draw(table: pd.DataFrame, most: int, seed: int = 0) -> np.ndarray:  # numbers of the clips
     "All clips, or `most` of them at random; in the order of their shards, so that each is opened once."
-    if most < 1: raise SpeakError(f"A sample of {most} clips cannot be; it must be at least 1.")
-    n = len(table); chosen = np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+    if most < 1:
+        raise SpeakError(f"A sample of {most} clips cannot be; it must be at least 1.")
+    n = len(table)
+    chosen = np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
     return chosen[np.argsort(table.shard.values[chosen].astype(str), kind='stable')] if 'shard' in table else chosen
 
-def measure(clips, i:int)->tuple: # row, (3,36) counts, curve or None
+
+def measure(clips, i: int) -> tuple:  # row, (3,36) counts, curve or None
     "One clip: its files opened, its sound heard."
     nan = float('nan')
-    row = dict(clip=clips.table['clip'][i], frames=nan, fps=nan, width=nan, height=nan, marks=nan, found=nan, yaw=nan, pitch=nan, roll=nan, turned=nan,
-               sound_s=nan, rms_db=nan, peak_db=nan, clipped=nan, silent=nan, offset=nan, score=nan, clear=False, sound_trouble='', trouble='')
+    row = dict(
+        clip=clips.table['clip'][i],
+        frames=nan,
+        fps=nan,
+        width=nan,
+        height=nan,
+        marks=nan,
+        found=nan,
+        yaw=nan,
+        pitch=nan,
+        roll=nan,
+        turned=nan,
+        sound_s=nan,
+        rms_db=nan,
+        peak_db=nan,
+        clipped=nan,
+        silent=nan,
+        offset=nan,
+        score=nan,
+        clear=False,
+        sound_trouble='',
+        trouble='',
+    )
     counts, curve, points, heard, trouble = np.zeros((3, len(POSE_BINS) - 1), int), None, None, None, []
-    try: row['frames'], row['fps'], row['width'], row['height'] = clips.video(i)
-    except SpeakError as e: trouble.append(clips.reason(i, e))
+    try:
+        row['frames'], row['fps'], row['width'], row['height'] = clips.video(i)
+    except SpeakError as e:
+        trouble.append(clips.reason(i, e))
     try:
         points = clips.landmarks(i)
         if points is not None:
-            row['marks'] = len(points)/row['fps']*FPS if row['fps'] > 0 else nan
-            if row['frames'] > 0: points = points[frame_shown(len(points), int(row['frames']))]   # as training takes them
-            pose = faces.head_pose(points); known = pose[np.isfinite(pose).all(1)]
-            row['found'], counts = len(known)/len(pose), pose_counts(pose)
+            row['marks'] = len(points) / row['fps'] * FPS if row['fps'] > 0 else nan
+            if row['frames'] > 0:
+                points = points[frame_shown(len(points), int(row['frames']))]  # as training takes them
+            pose = faces.head_pose(points)
+            known = pose[np.isfinite(pose).all(1)]
+            row['found'], counts = len(known) / len(pose), pose_counts(pose)
             if len(known):
                 row['yaw'], row['pitch'], row['roll'] = map(float, known.mean(0))
                 row['turned'] = float(np.percentile(np.hypot(known[:, 0], known[:, 1]), 95))
-    except SpeakError as e: trouble.append(clips.reason(i, e))
+    except SpeakError as e:
+        trouble.append(clips.reason(i, e))
     try:
         chunks = clips.sound(i)
         if chunks is not None:
             found = loudness(chunks)
-            if found.peak_db < 20*np.log10(SILENT): raise SpeakError(f"{clips.file(i, 'audio')} is silent from start to end.")
+            if found.peak_db < 20 * np.log10(SILENT):
+                raise SpeakError(f"{clips.file(i, 'audio')} is silent from start to end.")
             heard = found
-            row.update(sound_s=heard.seconds, rms_db=heard.rms_db, peak_db=heard.peak_db, clipped=heard.clipped, silent=heard.silent)
-    except SpeakError as e: row['sound_trouble'] = clips.reason(i, e)
+            row.update(
+                sound_s=heard.seconds,
+                rms_db=heard.rms_db,
+                peak_db=heard.peak_db,
+                clipped=heard.clipped,
+                silent=heard.silent,
+            )
+    except SpeakError as e:
+        row['sound_trouble'] = clips.reason(i, e)
     if points is not None and heard is not None and np.isfinite(row['frames']):
         k = longest_known(points)
-        if o := envelope_offset(faces.mouth_opening(points[k]), shifted(heard.envelope, int(np.nan_to_num(clips.table.offset[i])))[k]): row['offset'], row['score'], row['clear'], curve = o.frames, o.score, o.clear, o.curve
+        if o := envelope_offset(
+            faces.mouth_opening(points[k]), shifted(heard.envelope, int(np.nan_to_num(clips.table.offset[i])))[k]
+        ):
+            row['offset'], row['score'], row['clear'], curve = o.frames, o.score, o.clear, o.curve
     row['trouble'] = '; '.join(trouble)
     return row, counts, curve
 
-def survey(clips,            # `FolderClips` or `EmbeddedClips`
-           sample:int=500,   # clips to measure at most
-           seed:int=0,
-           progress:bool=True)->Survey:
+
+def survey(
+    clips,  # `FolderClips` or `EmbeddedClips`
+    sample: int = 500,  # clips to measure at most
+    seed: int = 0,
+    progress: bool = True,
+) -> Survey:
     "Measure a sample, one clip after the other."
     chosen, rows, pose, curves = draw(clips.table, sample, seed), [], 0, []
     for i in progress_bar(chosen, 'measured', unit='clip', disable=not progress):
         row, counts, curve = measure(clips, int(i))
-        rows.append(row); pose = pose + counts
-        if curve is not None: curves.append(curve)
-    return Survey(pd.DataFrame(rows, index=chosen), pose, np.array(curves).reshape(-1, 2*MAX_SHIFT + 1), len(clips))
+        rows.append(row)
+        pose = pose + counts
+        if curve is not None:
+            curves.append(curve)
+    return Survey(pd.DataFrame(rows, index=chosen), pose, np.array(curves).reshape(-1, 2 * MAX_SHIFT + 1), len(clips))
 
 # %% ../../nbs/data/report.ipynb #f3f6bc63
 @dataclass(frozen=True)
 class Limits:
     "Beyond these, something is said."
-    shortest_s:float = 1.
-    longest_s:float = 30.
-    found:float = .9      # least share of a clip's frames with landmarks
-    quiet_db:float = -40. # dBFS RMS
-    clipped:float = .001  # share of samples
-    silent:float = .6     # share of frames
-    apart_s:float = .2    # difference of the lengths of pictures, sound, landmarks and table
-    offset:tuple = (-2, 2) # frames; as near as a clear answer can be told
 
-def named(names, details=None, most:int=5)->str: # of clips, people, emotions
+    shortest_s: float = 1.0
+    longest_s: float = 30.0
+    found: float = 0.9  # least share of a clip's frames with landmarks
+    quiet_db: float = -40.0  # dBFS RMS
+    clipped: float = 0.001  # share of samples
+    silent: float = 0.6  # share of frames
+    apart_s: float = 0.2  # difference of the lengths of pictures, sound, landmarks and table
+    offset: tuple = (-2, 2)  # frames; as near as a clear answer can be told
+
+
+def named(names, details=None, most: int = 5) -> str:  # of clips, people, emotions
     "Up to `most` names with what is to be said of each, and how many more there are."
-    names = list(names); details = [f' ({d})' for d in details] if details is not None else ['']*len(names)
-    return ', '.join(f'`{n}`{d}' for n, d in zip(names[:most], details)) + (f' and {len(names) - most} more' if len(names) > most else '')
+    names = list(names)
+    details = [f' ({d})' for d in details] if details is not None else [''] * len(names)
+    return ', '.join(f'`{n}`{d}' for n, d in zip(names[:most], details)) + (
+        f' and {len(names) - most} more' if len(names) > most else ''
+    )
 
-def findings(clips, seen:Survey, limits:Limits=Limits())->list: # of sentences in Markdown, the gravest first
+
+def findings(clips, seen: Survey, limits: Limits = Limits()) -> list:  # of sentences in Markdown, the gravest first
     "What looks wrong with a corpus: in its table (all clips) and in the files of the sample."
     t, rows, said = clips.table, seen.rows, []
     measured = f"{len(rows):,} clips{' measured' if len(rows) < seen.of else ''}"
+
     def tell(what, names, details=None, of=f'{len(t):,} clips', why=''):
         names = list(names)
-        if names: said.append(f"{what}: {len(names):,} of {of}, {named(names, details)}.{f' {why}' if why else ''}")
-    def tell_rows(what, which, details=None, why=''): # of the sample
+        if names:
+            said.append(f"{what}: {len(names):,} of {of}, {named(names, details)}.{f' {why}' if why else ''}")
+
+    def tell_rows(what, which, details=None, why=''):  # of the sample
         tell(what, rows['clip'][which], details and [details(r) for _, r in rows[which].iterrows()], measured, why)
+
     splits = [s for s in dict.fromkeys([*SPLITS, *t.split]) if s and (t.split == s).any()]
     # People and labels
-    of = t[(t.split != '') & (t.identity != '')].groupby('identity').split.unique(); both = of[of.map(len) > 1]
-    tell('**People in more than one split**', both.index, [', '.join(x for x in splits if x in s) for s in both], f'{t.identity.nunique():,} people', 'Figures of val and test are then not of strangers.')
+    of = t[(t.split != '') & (t.identity != '')].groupby('identity').split.unique()
+    both = of[of.map(len) > 1]
+    tell(
+        '**People in more than one split**',
+        both.index,
+        [', '.join(x for x in splits if x in s) for s in both],
+        f'{t.identity.nunique():,} people',
+        'Figures of val and test are then not of strangers.',
+    )
     tell('No identity', t['clip'][t.identity == ''])
     tell('More than once in the table', t['clip'][t['clip'].duplicated()])
     odd = t[~t.emotion.isin(('', *EMOTIONS))]
-    tell(f'An emotion that is none of the {len(EMOTIONS)} known', odd['clip'], odd.emotion, why='Training refuses the table.')
-    if (t.emotion != '').any(): tell('No emotion', t['clip'][t.emotion == ''])
+    tell(
+        f'An emotion that is none of the {len(EMOTIONS)} known',
+        odd['clip'],
+        odd.emotion,
+        why='Training refuses the table.',
+    )
+    if (t.emotion != '').any():
+        tell('No emotion', t['clip'][t.emotion == ''])
     for s in SPLITS[:2]:
-        if s not in splits: said.append(f'There is no split {s}.')
+        if s not in splits:
+            said.append(f'There is no split {s}.')
     odd = t[~t.split.isin(SPLITS)]
-    tell('A split that is none of train, val and test', odd['clip'], odd.split.replace('', 'none'), why='No training reads them.')
+    tell(
+        'A split that is none of train, val and test',
+        odd['clip'],
+        odd.split.replace('', 'none'),
+        why='No training reads them.',
+    )
     present = [e for e in EMOTIONS if (t.emotion == e).any()]
     for s in splits:
         lacks = [e for e in present if not ((t.split == s) & (t.emotion == e)).any()]
-        if lacks: said.append(f"The split {s} has no clip that is {' or '.join(lacks)}; other splits have.")
+        if lacks:
+            said.append(f"The split {s} has no clip that is {' or '.join(lacks)}; other splits have.")
     counts = t.emotion[t.emotion.isin(EMOTIONS)].value_counts()
-    if len(counts) > 1 and counts.iloc[0] > 10*counts.iloc[-1]: said.append(f"Emotions are uneven: {counts.iloc[0]:,} clips are {counts.index[0]}, {counts.iloc[-1]:,} {counts.index[-1]}.")
+    if len(counts) > 1 and counts.iloc[0] > 10 * counts.iloc[-1]:
+        said.append(
+            f"Emotions are uneven: {counts.iloc[0]:,} clips are {counts.index[0]}, {counts.iloc[-1]:,} {counts.index[-1]}."
+        )
     # Files
     tell('No video file', t['clip'][~t.has_video])
-    tell_rows('Unreadable', (rows.trouble != '') & t.has_video[rows.index], why=next((f'The first: {x}' for x in rows.trouble[t.has_video[rows.index]] if x), ''))
+    tell_rows(
+        'Unreadable',
+        (rows.trouble != '') & t.has_video[rows.index],
+        why=next((f'The first: {x}' for x in rows.trouble[t.has_video[rows.index]] if x), ''),
+    )
     tell('No sound', t['clip'][~t.has_audio])
-    tell_rows('A sound that cannot be used', rows.sound_trouble != '', why=next((f'The first: {x}' for x in rows.sound_trouble if x), ''))
+    tell_rows(
+        'A sound that cannot be used',
+        rows.sound_trouble != '',
+        why=next((f'The first: {x}' for x in rows.sound_trouble if x), ''),
+    )
     tell('No file of landmarks', t['clip'][~t.has_landmarks])
-    boxes = t.detector.eq('skimage') if 'detector' in t else pd.Series(False, t.index)     # it finds faces, not their landmarks
-    tell_rows('No face in any frame\'s landmarks', rows.found == 0, why='Their head pose and lips teach nothing.' + (" The detector 'skimage' gives boxes alone; prepare with 'face-alignment' for landmarks." if boxes[rows.index][rows.found == 0].any() else ''))
-    tell_rows(f'Landmarks in fewer than {limits.found:.0%} of the frames', (rows.found > 0) & (rows.found < limits.found), lambda r: f'{r.found:.0%}')
+    boxes = (
+        t.detector.eq('skimage') if 'detector' in t else pd.Series(False, t.index)
+    )  # it finds faces, not their landmarks
+    tell_rows(
+        'No face in any frame\'s landmarks',
+        rows.found == 0,
+        why='Their head pose and lips teach nothing.'
+        + (
+            " The detector 'skimage' gives boxes alone; prepare with 'face-alignment' for landmarks."
+            if boxes[rows.index][rows.found == 0].any()
+            else ''
+        ),
+    )
+    tell_rows(
+        f'Landmarks in fewer than {limits.found:.0%} of the frames',
+        (rows.found > 0) & (rows.found < limits.found),
+        lambda r: f'{r.found:.0%}',
+    )
     # Lengths
     seconds, of_all = durations(clips, seen)
-    for which, word in ((seconds < limits.shortest_s, f'Shorter than {limits.shortest_s:g} s'), (seconds > limits.longest_s + 1/FPS, f'Longer than {limits.longest_s:g} s')):
-        tell(word, t['clip'][seconds.index][which], [f'{x:.1f} s' for x in seconds[which]], f'{len(t):,} clips' if of_all else measured)
-    for lengths, what in ((rows.sound_s, 'Sound'), (rows.marks/FPS, 'Landmarks'), (t.seconds[rows.index], "The table's length")):
-        more = lengths - rows.frames/FPS
-        tell_rows(f'{what} longer (+) or shorter (−) than the pictures by more than {limits.apart_s:g} s', more.abs() > limits.apart_s, lambda r: f'{more[r.name]:+.1f} s'.replace('-', '−'))
+    for which, word in (
+        (seconds < limits.shortest_s, f'Shorter than {limits.shortest_s:g} s'),
+        (seconds > limits.longest_s + 1 / FPS, f'Longer than {limits.longest_s:g} s'),
+    ):
+        tell(
+            word,
+            t['clip'][seconds.index][which],
+            [f'{x:.1f} s' for x in seconds[which]],
+            f'{len(t):,} clips' if of_all else measured,
+        )
+    for lengths, what in (
+        (rows.sound_s, 'Sound'),
+        (rows.marks / FPS, 'Landmarks'),
+        (t.seconds[rows.index], "The table's length"),
+    ):
+        more = lengths - rows.frames / FPS
+        tell_rows(
+            f'{what} longer (+) or shorter (−) than the pictures by more than {limits.apart_s:g} s',
+            more.abs() > limits.apart_s,
+            lambda r: f'{more[r.name]:+.1f} s'.replace('-', '−'),
+        )
     # Sound
     tell_rows(f'Quieter than {limits.quiet_db:g} dBFS', rows.rms_db < limits.quiet_db, lambda r: f'{r.rms_db:.0f} dBFS')
-    tell_rows(f'Clipped in more than {limits.clipped:.1%} of the samples', rows.clipped > limits.clipped, lambda r: f'{r.clipped:.1%}')
-    tell_rows(f'Silent for more than {limits.silent:.0%} of the time', rows.silent > limits.silent, lambda r: f'{r.silent:.0%}')
+    tell_rows(
+        f'Clipped in more than {limits.clipped:.1%} of the samples',
+        rows.clipped > limits.clipped,
+        lambda r: f'{r.clipped:.1%}',
+    )
+    tell_rows(
+        f'Silent for more than {limits.silent:.0%} of the time',
+        rows.silent > limits.silent,
+        lambda r: f'{r.silent:.0%}',
+    )
     low, high = limits.offset
-    tell_rows(f'Sound and mouth clearly apart by more than {low} to {high:+d} frames (positive: the sound is ahead)', rows.clear & ~rows.offset.between(low, high), lambda r: f'{r.offset:+.0f}', why='`speak align FOLDER` writes by how much into the table, and reading a clip then moves its sound.')
+    tell_rows(
+        f'Sound and mouth clearly apart by more than {low} to {high:+d} frames (positive: the sound is ahead)',
+        rows.clear & ~rows.offset.between(low, high),
+        lambda r: f'{r.offset:+.0f}',
+        why='`speak align FOLDER` writes by how much into the table, and reading a clip then moves its sound.',
+    )
     if len(seen.curves) >= 5:
         at, a, b = pooled_offset(seen.curves)
-        if b < low or a > high: said.append(f"**The sound as a whole is {'ahead' if at > 0 else 'late'} by {abs(at)} frames** (95 % interval {a} to {b}).")
+        if b < low or a > high:
+            said.append(
+                f"**The sound as a whole is {'ahead' if at > 0 else 'late'} by {abs(at)} frames** (95 % interval {a} to {b})."
+            )
     # What gave no clip
-    if clips.rejected is not None and (n := len(clips.rejected)) > .2*(len(t) + n):
-        why = clips.rejected.reason.value_counts(); said.append(f"Rejected: {n:,} pieces of recordings, beside {len(t):,} clips; most often {why.index[0]} ({why.iloc[0]:,}).")
-    if clips.gaps is not None and len(clips.gaps): said.append(f"When the corpus was read, things were missing or odd: {len(clips.gaps):,}, at {named(clips.gaps['name'].unique(), most=3)}; they are listed under *Rejected*.")
+    if clips.rejected is not None and (n := len(clips.rejected)) > 0.2 * (len(t) + n):
+        why = clips.rejected.reason.value_counts()
+        said.append(
+            f"Rejected: {n:,} pieces of recordings, beside {len(t):,} clips; most often {why.index[0]} ({why.iloc[0]:,})."
+        )
+    if clips.gaps is not None and len(clips.gaps):
+        said.append(
+            f"When the corpus was read, things were missing or odd: {len(clips.gaps):,}, at {named(clips.gaps['name'].unique(), most=3)}; they are listed under *Rejected*."
+        )
     return said
 
-def durations(clips, seen:Survey)->tuple: # seconds by the clip's number, whether of all clips
+
+def durations(clips, seen: Survey) -> tuple:  # seconds by the clip's number, whether of all clips
     "From the table where it states all, else as measured on the sample."
     stated = clips.table.seconds
-    return (stated, True) if stated.notna().all() else ((seen.rows.frames/FPS).dropna(), len(seen.rows) == seen.of)
+    return (stated, True) if stated.notna().all() else ((seen.rows.frames / FPS).dropna(), len(seen.rows) == seen.of)
 
 # %% ../../nbs/data/report.ipynb #c7af4edf
-def align(folder,      # of prepared clips, in shards or not
-          progress:bool=True
-         )->pd.DataFrame: # a row per clip with sound and landmarks: clip, offset (as now written), measured (frames, positive when the sound was ahead of where the table had it), score, clear
+def align(
+    folder,  # of prepared clips, in shards or not
+    progress: bool = True,
+) -> pd.DataFrame:  # a row per clip with sound and landmarks: clip, offset (as now written), measured (frames, positive when the sound was ahead of where the table had it), score, clear
     "Measure how far sound and mouth of every clip are apart, and write the clear answers into the column `offset` of `clips.csv`."
-    clips = FolderClips(folder); path = clips.folder/'clips.csv'
-    with open(path, newline='', encoding='utf-8-sig') as f: names, *rows = (r for r in csv.reader(f, skipinitialspace=True) if r)
+    clips = FolderClips(folder)
+    path = clips.folder / 'clips.csv'
+    with open(path, newline='', encoding='utf-8-sig') as f:
+        names, *rows = (r for r in csv.reader(f, skipinitialspace=True) if r)
     names = [n.strip() for n in names]
-    if 'offset' not in names: names.append('offset')
-    rows = [r + ['']*(len(names) - len(r)) for r in rows]
+    if 'offset' not in names:
+        names.append('offset')
+    rows = [r + [''] * (len(names) - len(r)) for r in rows]
     at, part = names.index('offset'), path.with_name(f'{path.name}.{os.getpid()}.part')
     stated = pd.Series([sound_offset(r[at], f'{path}, line {line}') for line, r in enumerate(rows, 2)])
     seen = survey(clips, len(clips), progress=progress).rows
@@ -405,57 +719,91 @@ def align(folder,      # of prepared clips, in shards or not
     written = stated.add(seen.offset.where(seen.clear, 0).astype(int), fill_value=0).astype(int)
     try:
         with open(part, 'w', newline='', encoding='utf-8') as f:
-            out = csv.writer(f, lineterminator='\n'); out.writerow(names)
+            out = csv.writer(f, lineterminator='\n')
+            out.writerow(names)
             for i, row in enumerate(rows):
-                if i in seen.index: row[at] = str(written[i])
+                if i in seen.index:
+                    row[at] = str(written[i])
                 out.writerow(row)
         os.replace(part, path)
-    except OSError as e: raise SpeakError(f"{path} could not be written ({e.strerror or e}); align writes into the clips' folder, which must be yours to write to.") from None
-    finally: part.unlink(missing_ok=True)
-    return pd.DataFrame(dict(clip=seen['clip'], offset=written[seen.index], measured=seen.offset.astype(int), score=seen.score, clear=seen.clear)).reset_index(drop=True)
+    except OSError as e:
+        raise SpeakError(
+            f"{path} could not be written ({e.strerror or e}); align writes into the clips' folder, which must be yours to write to."
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return pd.DataFrame(
+        dict(
+            clip=seen['clip'],
+            offset=written[seen.index],
+            measured=seen.offset.astype(int),
+            score=seen.score,
+            clear=seen.clear,
+        )
+    ).reset_index(drop=True)
 
 # %% ../../nbs/data/report.ipynb #9be8e5df
-def pick(table:pd.DataFrame,
-         by:str,      # 'emotion', 'identity', 'split', ...
-         each:int,    # clips of each value
-         most:int=12, # values, the most frequent ones
-         seed:int=0)->list: # numbers of clips, in the order of the values
+def pick(
+    table: pd.DataFrame,
+    by: str,  # 'emotion', 'identity', 'split', ...
+    each: int,  # clips of each value
+    most: int = 12,  # values, the most frequent ones
+    seed: int = 0,
+) -> list:  # numbers of clips, in the order of the values
     "Some clips of each value of a label, drawn at random; of different people where that can be."
     rng, out = np.random.default_rng(seed), []
     for value in table[by].value_counts(sort=True).index[:most]:
         at = rng.permutation(np.flatnonzero(table[by].values == value))
-        again = table.identity.iloc[at].duplicated().values   # people who had their turn stand back
+        again = table.identity.iloc[at].duplicated().values  # people who had their turn stand back
         out.append((value, sorted(np.concatenate([at[~again], at[again]])[:each].tolist())))
     order = {e: k for k, e in enumerate(EMOTIONS)}
     return [i for _, chosen in sorted(out, key=lambda o: (order.get(o[0], 99), str(o[0]))) for i in chosen]
 
-def sheet(clips,
-          chosen,         # numbers of clips
-          words,          # number -> text beside its pictures; new lines are kept
-          frames:int=6,   # of each clip
-          size:int=72,    # of a picture, pixels
-          columns:int=2,  # clips beside each other
-         )->np.ndarray:   # uint8 (H,W,3)
+
+def sheet(
+    clips,
+    chosen,  # numbers of clips
+    words,  # number -> text beside its pictures; new lines are kept
+    frames: int = 6,  # of each clip
+    size: int = 72,  # of a picture, pixels
+    columns: int = 2,  # clips beside each other
+) -> np.ndarray:  # uint8 (H,W,3)
     "Clips as rows of pictures with their names. A clip that cannot be shown has its row, grey."
     font, gap, text = ImageFont.load_default(11), 2, 118
-    columns = max(1, min(columns, len(chosen))); lines = -(-len(chosen)//columns)
-    wide = text + frames*(size + gap) + 6
-    image = Image.new('RGB', (columns*wide, max(1, lines*(size + gap))), 'white'); pen = ImageDraw.Draw(image)
+    columns = max(1, min(columns, len(chosen)))
+    lines = -(-len(chosen) // columns)
+    wide = text + frames * (size + gap) + 6
+    image = Image.new('RGB', (columns * wide, max(1, lines * (size + gap))), 'white')
+    pen = ImageDraw.Draw(image)
     for k, i in enumerate(chosen):
-        x, y = k % columns*wide, k//columns*(size + gap)
-        pen.multiline_text((x + 2, y + 2), '\n'.join(_cut(line, font, text - 6) for line in words(i).split('\n')), fill='black', font=font, spacing=2)
+        x, y = k % columns * wide, k // columns * (size + gap)
+        pen.multiline_text(
+            (x + 2, y + 2),
+            '\n'.join(_cut(line, font, text - 6) for line in words(i).split('\n')),
+            fill='black',
+            font=font,
+            spacing=2,
+        )
         try:
             total = clips.video(i)[0]
-            shown = clips.pictures(i, [int(t) for t in (np.arange(frames) + .5)/frames*total], size)
-        except SpeakError: shown = [np.full((size, size, 3), 200, np.uint8)]*frames
-        for j, picture in enumerate(shown): image.paste(Image.fromarray(picture), (x + text + j*(size + gap), y))
+            shown = clips.pictures(i, [int(t) for t in (np.arange(frames) + 0.5) / frames * total], size)
+        except SpeakError:
+            shown = [np.full((size, size, 3), 200, np.uint8)] * frames
+        for j, picture in enumerate(shown):
+            image.paste(Image.fromarray(picture), (x + text + j * (size + gap), y))
     return np.asarray(image)
 
-def _cut(line, font, width): # as much of a line as fits; names differ at their end
+
+def _cut(line, font, width):  # as much of a line as fits; names differ at their end
     whole, n = line, len(line)
-    while font.getlength(line) > width: n -= 1; line = whole[:n//3] + '…' + whole[n//3 - n:]
+    while font.getlength(line) > width:
+        n -= 1
+        line = whole[: n // 3] + '…' + whole[n // 3 - n :]
     return line
 
-def jpeg(image:np.ndarray, quality:int=80)->bytes:
+
+def jpeg(image: np.ndarray, quality: int = 80) -> bytes:
     "A picture small enough to keep in a notebook."
-    out = io.BytesIO(); Image.fromarray(image).save(out, 'JPEG', quality=quality); return out.getvalue()
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, 'JPEG', quality=quality)
+    return out.getvalue()

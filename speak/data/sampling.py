@@ -8,305 +8,535 @@ __all__ = ['LID_BINS', 'MOUTH_SCALE', 'JAW', 'STILL', 'AUGMENT', 'SHAKEN', 'face
 
 # %% ../../nbs/data/sampling.ipynb #8ef8148c
 import dataclasses
-import numpy as np, torch, torch.nn.functional as F
-from torch.utils.data import Dataset, DataLoader
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
 from ..config import Config, SpeakError
-from ..labels import ACTION_UNITS, EMOTIONS
-from .corpora import Cache, KNOWN
+from .corpora import KNOWN, Cache
 from .faces import ANGLE_UNITS, MIRRORED, head_fit, head_numbers, mouth_box, mouth_opening
 from .synthetic import SURFACE
+from ..labels import ACTION_UNITS, EMOTIONS
 from ..stopping import deaf_helpers
 
 # %% ../../nbs/data/sampling.ipynb #702424ec
-LID_BINS = (0.25, 0.6)   # closure of the lids: open, half, closed
-MOUTH_SCALE = 0.9        # side of a mouth crop over the distance of the outer eye corners
-JAW, STILL = 0.5, 0.02   # `jaw_opening`: of a mouth as wide open as its speaker opens it; what it moves at least, in distances of the outer eye corners
-AUGMENT = 0.25           # strength of the colour jitter of pose and emotion sources
-SHAKEN = 10., 0.1, 0.1   # `shaken`: roll in degrees, logarithm of the scale, shift in half-frames, each up to so much either way
+LID_BINS = (0.25, 0.6)  # closure of the lids: open, half, closed
+MOUTH_SCALE = 0.9  # side of a mouth crop over the distance of the outer eye corners
+JAW, STILL = (
+    0.5,
+    0.02,
+)  # `jaw_opening`: of a mouth as wide open as its speaker opens it; what it moves at least, in distances of the outer eye corners
+AUGMENT = 0.25  # strength of the colour jitter of pose and emotion sources
+SHAKEN = (
+    10.0,
+    0.1,
+    0.1,
+)  # `shaken`: roll in degrees, logarithm of the scale, shift in half-frames, each up to so much either way
 
-def face_angles(landmarks:np.ndarray, # (N,68,2) pixels
-                size:int              # height and width of the frame
-               )->np.ndarray:         # (N,6) float32
+
+def face_angles(
+    landmarks: np.ndarray,  # (N,68,2) pixels
+    size: int,  # height and width of the frame
+) -> np.ndarray:  # (N,6) float32
     "`data.faces.head_numbers` of heads that are fitted to landmarks."
     angles, scale, eyes = head_fit(landmarks)
-    return head_numbers(angles, (eyes + 0.5)/size, scale*100/size)
+    return head_numbers(angles, (eyes + 0.5) / size, scale * 100 / size)
 
-def jaw_opening(landmarks:np.ndarray # (T,68,2) pixels, of a clip
-               )->np.ndarray:         # (T,) float32, NaN where landmarks are
+
+def jaw_opening(
+    landmarks: np.ndarray,  # (T,68,2) pixels, of a clip
+) -> np.ndarray:  # (T,) float32, NaN where landmarks are
     "The articulator `jaw` of a clip that nobody drew, from the gap of the lips: 0 at the clip's 5th percentile, for landmarks of closed lips seldom meet, and `JAW` at its 95th, for one speaker opens the mouth three times as far as another, which no sound tells. NaN too where it hardly moves."
     gap = mouth_opening(landmarks)
-    shut, wide = np.nanpercentile(gap, (5, 95)) if np.isfinite(gap).any() else (0., 0.)
-    if wide - shut < STILL: return np.full(len(gap), np.nan, np.float32)
-    return np.clip(JAW*(gap - shut)/(wide - shut), 0, 1).astype(np.float32)
+    shut, wide = np.nanpercentile(gap, (5, 95)) if np.isfinite(gap).any() else (0.0, 0.0)
+    if wide - shut < STILL:
+        return np.full(len(gap), np.nan, np.float32)
+    return np.clip(JAW * (gap - shut) / (wide - shut), 0, 1).astype(np.float32)
 
-def jitter(frames:np.ndarray,  # (...,S,S,3) uint8
-           rng, strength:float=AUGMENT)->np.ndarray:
+
+def jitter(
+    frames: np.ndarray,  # (...,S,S,3) uint8
+    rng,
+    strength: float = AUGMENT,
+) -> np.ndarray:
     "Another exposure, contrast and white balance for each frame."
     lead = frames.shape[:-3]
-    gain = 1 + strength*rng.uniform(-1, 1, (*lead, 1, 1, 1)) + strength/2*rng.uniform(-1, 1, (*lead, 1, 1, 3))
-    shift = 255*strength/2*rng.uniform(-1, 1, (*lead, 1, 1, 1))
-    return np.clip(frames*gain.astype(np.float32) + shift.astype(np.float32), 0, 255).astype(np.uint8)
+    gain = 1 + strength * rng.uniform(-1, 1, (*lead, 1, 1, 1)) + strength / 2 * rng.uniform(-1, 1, (*lead, 1, 1, 3))
+    shift = 255 * strength / 2 * rng.uniform(-1, 1, (*lead, 1, 1, 1))
+    return np.clip(frames * gain.astype(np.float32) + shift.astype(np.float32), 0, 255).astype(np.uint8)
 
-def shaken(frames:torch.Tensor, # (N,3,S,S) uint8
-           heads:torch.Tensor,  # (N,6) of `data.faces.head_numbers`
-           actions:torch.Tensor,# (N,18) action units, NaN where not known
-           rng)->tuple:         # as they came
+
+def shaken(
+    frames: torch.Tensor,  # (N,3,S,S) uint8
+    heads: torch.Tensor,  # (N,6) of `data.faces.head_numbers`
+    actions: torch.Tensor,  # (N,18) action units, NaN where not known
+    rng,
+) -> tuple:  # as they came
     "Half of the frames mirrored, half rolled, nearer or farther and elsewhere, with the numbers of their heads and the action units after it: more people and more poses than were drawn."
     n, draw = len(frames), lambda *s: torch.from_numpy(rng.uniform(-1, 1, s).astype(np.float32))
     mirror, shake = draw(n) > 0, draw(n) > 0
     frames = torch.where(mirror[:, None, None, None], frames.flip(3), frames)
-    heads = torch.where(mirror[:, None], heads*_OTHER_WAY, heads)
+    heads = torch.where(mirror[:, None], heads * _OTHER_WAY, heads)
     actions = torch.where(mirror[:, None], actions[:, _OTHER_SIDE], actions)
-    roll, grow, shift = (most*draw(*s)*shake.view(-1, *[1]*(len(s) - 1)) for most, s in zip(SHAKEN, ((n,), (n,), (n, 2))))
+    roll, grow, shift = (
+        most * draw(*s) * shake.view(-1, *[1] * (len(s) - 1)) for most, s in zip(SHAKEN, ((n,), (n,), (n, 2)))
+    )
     turn, grow = roll.deg2rad(), grow.exp()
-    R = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).unflatten(1, (2, 2))          # right and down: positive lowers the image's right
-    eyes = grow[:, None]*(R @ (heads[:, 3:5]/2)[..., None])[..., 0] + shift
-    back = R.transpose(1, 2)/grow[:, None, None]                                                       # from a place of the new frame to the old one's
+    R = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).unflatten(
+        1, (2, 2)
+    )  # right and down: positive lowers the image's right
+    eyes = grow[:, None] * (R @ (heads[:, 3:5] / 2)[..., None])[..., 0] + shift
+    back = R.transpose(1, 2) / grow[:, None, None]  # from a place of the new frame to the old one's
     look = F.affine_grid(torch.cat([back, -back @ shift[..., None]], 2), frames.shape, align_corners=False)
     moved = F.grid_sample(frames.float(), look, padding_mode='border', align_corners=False).round().to(torch.uint8)
-    heads = torch.cat([heads[:, :2], heads[:, 2:3] + (roll/ANGLE_UNITS[2])[:, None], 2*eyes, heads[:, 5:] + 2*grow.log()[:, None]], 1)
+    heads = torch.cat(
+        [
+            heads[:, :2],
+            heads[:, 2:3] + (roll / ANGLE_UNITS[2])[:, None],
+            2 * eyes,
+            heads[:, 5:] + 2 * grow.log()[:, None],
+        ],
+        1,
+    )
     return torch.where(shake[:, None, None, None], moved, frames), heads, actions
 
+
 _sides = dict(smile_left='smile_right', smile_right='smile_left')
-_OTHER_SIDE = [ACTION_UNITS.index(_sides.get(n, n)) for n in ACTION_UNITS]   # what a mirror makes of them
+_OTHER_SIDE = [ACTION_UNITS.index(_sides.get(n, n)) for n in ACTION_UNITS]  # what a mirror makes of them
 _OTHER_WAY = torch.tensor(MIRRORED)
 
-def others(batch:dict, # of `TalkerWindows`
-           rng, strength:float # 1: half of the samples mirrored, colours as `jitter` with `AUGMENT`; 0: nothing
-          )->dict:
+
+def others(
+    batch: dict,  # of `TalkerWindows`
+    rng,
+    strength: float,  # 1: half of the samples mirrored, colours as `jitter` with `AUGMENT`; 0: nothing
+) -> dict:
     "Windows of people who were not drawn: some as a mirror shows them, and all in another light, which falls on picture and frames alike."
-    if not strength: return batch
-    B = len(batch['picture']); flip = torch.from_numpy(rng.uniform(size=B) < strength/2)
-    gains = 1 + torch.from_numpy((strength*AUGMENT*(rng.uniform(-1, 1, (B, 1)) + rng.uniform(-1, 1, (B, 3))/2)).astype(np.float32))
+    if not strength:
+        return batch
+    B = len(batch['picture'])
+    flip = torch.from_numpy(rng.uniform(size=B) < strength / 2)
+    gains = 1 + torch.from_numpy(
+        (strength * AUGMENT * (rng.uniform(-1, 1, (B, 1)) + rng.uniform(-1, 1, (B, 3)) / 2)).astype(np.float32)
+    )
+
     def mirrored(name, v):
-        which = flip.view(-1, *[1]*(v.ndim - 1))
-        if name.removeprefix('picture_') in ('picture', 'frames', 'pose', 'emotion', 'cover'): return torch.where(which, v.flip(-1), v)
-        if name.endswith(('points', 'surface')): return torch.where(which, v*torch.tensor([-1., 1.]), v)
-        if name == 'boxes': return torch.where(which, torch.stack([batch['frames'].shape[-1] - v[..., 2], v[..., 1], batch['frames'].shape[-1] - v[..., 0], v[..., 3]], -1), v)
-        if name.endswith('angles'): return torch.where(which, v*_OTHER_WAY, v)
-        if name.endswith('actions'): return torch.where(which, v[..., _OTHER_SIDE], v)
-        return v                                                                                        # sound, and the mouth that it asks for
+        which = flip.view(-1, *[1] * (v.ndim - 1))
+        if name.removeprefix('picture_') in ('picture', 'frames', 'pose', 'emotion', 'cover'):
+            return torch.where(which, v.flip(-1), v)
+        if name.endswith(('points', 'surface')):
+            return torch.where(which, v * torch.tensor([-1.0, 1.0]), v)
+        if name == 'boxes':
+            return torch.where(
+                which,
+                torch.stack(
+                    [
+                        batch['frames'].shape[-1] - v[..., 2],
+                        v[..., 1],
+                        batch['frames'].shape[-1] - v[..., 0],
+                        v[..., 3],
+                    ],
+                    -1,
+                ),
+                v,
+            )
+        if name.endswith('angles'):
+            return torch.where(which, v * _OTHER_WAY, v)
+        if name.endswith('actions'):
+            return torch.where(which, v[..., _OTHER_SIDE], v)
+        return v  # sound, and the mouth that it asks for
+
     batch = {n: mirrored(n, v) for n, v in batch.items()}
-    lit = lambda v: (v*gains.view(B, *[1]*(v.ndim - 4), 3, 1, 1)).clamp(0, 255).to(torch.uint8)
+    lit = lambda v: (v * gains.view(B, *[1] * (v.ndim - 4), 3, 1, 1)).clamp(0, 255).to(torch.uint8)
     return {**batch, 'picture': lit(batch['picture']), 'frames': lit(batch['frames'])}
+
 
 class Sources:
     "Looks up, for a frame of the cache, frames that show its identity, its pose or its emotion."
-    def __init__(self, cache:Cache, drive:str):
+
+    def __init__(self, cache: Cache, drive: str):
         self.cache = cache
         tracks = {}
-        for i, c in enumerate(cache.clips): tracks.setdefault(c.pose_track, []).append(i)
+        for i, c in enumerate(cache.clips):
+            tracks.setdefault(c.pose_track, []).append(i)
         can_cross = '' not in tracks
-        if drive == 'auto': drive = 'cross' if can_cross else 'self'
-        if drive == 'cross' and not can_cross: raise SpeakError("drive='cross' needs a corpus that knows which clips share a pose track, as the embedded one does; take drive='self' for a folder of clips.")
+        if drive == 'auto':
+            drive = 'cross' if can_cross else 'self'
+        if drive == 'cross' and not can_cross:
+            raise SpeakError(
+                "drive='cross' needs a corpus that knows which clips share a pose track, as the embedded one does; take drive='self' for a folder of clips."
+            )
         self.drive, people = drive, {}
-        for i, c in enumerate(cache.clips): people.setdefault(c.identity, []).append(i)
+        for i, c in enumerate(cache.clips):
+            people.setdefault(c.identity, []).append(i)
         self.of_person = [people[c.identity] for c in cache.clips]
-        self.partners = [[j for j in tracks[c.pose_track] if j != i] or [i] for i, c in enumerate(cache.clips)] if drive == 'cross' else None
+        self.partners = (
+            [[j for j in tracks[c.pose_track] if j != i] or [i] for i, c in enumerate(cache.clips)]
+            if drive == 'cross'
+            else None
+        )
         self.lid = np.digitize(cache.lids, LID_BINS)
         self.kind = [(c.emotion, c.level) if drive == 'cross' else (i,) for i, c in enumerate(cache.clips)]
         self.buckets = {}
         for i, kind in enumerate(self.kind):
             at = cache.start[i] + np.arange(cache.length(i))
-            for lid in range(len(LID_BINS) + 1): self.buckets.setdefault((*kind, lid), []).append(at[self.lid[at] == lid])
+            for lid in range(len(LID_BINS) + 1):
+                self.buckets.setdefault((*kind, lid), []).append(at[self.lid[at] == lid])
         self.buckets = {k: np.concatenate(v) for k, v in self.buckets.items()}
-    def picture(self, clip:int, rng)->int:
+
+    def picture(self, clip: int, rng) -> int:
         "A frame of the same person: of another clip in `cross`, of any of its clips otherwise."
         own = self.of_person[clip]
         others = [j for j in own if j != clip] if self.drive == 'cross' else own
-        j = int(rng.choice(others or own)); T = self.cache.length(j)
+        j = int(rng.choice(others or own))
+        T = self.cache.length(j)
         return int(self.cache.start[j] + rng.integers(T))
-    def pose(self, clip:int, frames:np.ndarray, rng)->np.ndarray:
+
+    def pose(self, clip: int, frames: np.ndarray, rng) -> np.ndarray:
         "Frames (indices into the cache) that show the pose of these frames of a clip."
-        if self.drive != 'cross': return frames
+        if self.drive != 'cross':
+            return frames
         partner = int(rng.choice(self.partners[clip]))
         inside = np.minimum(frames - self.cache.start[clip], self.cache.length(partner) - 1)
         return self.cache.start[partner] + inside
-    def shared_length(self, clip:int)->int:
+
+    def shared_length(self, clip: int) -> int:
         "Frames of a clip for which every pose partner has a frame too."
         return min(self.cache.length(j) for j in [clip, *(self.partners[clip] if self.partners else [])])
-    def emotion(self, clip:int, frames:np.ndarray, rng)->np.ndarray:
+
+    def emotion(self, clip: int, frames: np.ndarray, rng) -> np.ndarray:
         "Frames that show the emotion, its level and the lids of these frames of a clip."
-        if self.drive == 'same': return frames
+        if self.drive == 'same':
+            return frames
         return np.array([rng.choice(self.buckets[(*self.kind[clip], self.lid[f])]) for f in frames])
 
 # %% ../../nbs/data/sampling.ipynb #9902425d
 class Batches(Dataset):
     "Batch number k of a run is `self[k]`, whoever asks. What kinds of batches differ in is `draw`."
-    def __init__(self, cache, config:Config, process:int=0): # `cache`: a `Cache`, or a `streaming.Stream`
+
+    def __init__(self, cache, config: Config, process: int = 0):  # `cache`: a `Cache`, or a `streaming.Stream`
         self.source, self.cache, self.config, self.process = cache, cache, config, process
-        if isinstance(cache, Cache): self.show(cache)
+        if isinstance(cache, Cache):
+            self.show(cache)
+
     def show(self, cache):
         "Draw from these clips from now on."
-        self.cache, self.sources, self.usable, self.jaws = cache, Sources(cache, self.config.drive), None, {}   # jaws: {clip: `jaw_opening`}
+        self.cache, self.sources, self.usable, self.jaws = (
+            cache,
+            Sources(cache, self.config.drive),
+            None,
+            {},
+        )  # jaws: {clip: `jaw_opening`}
         self.emotion = np.array([EMOTIONS.index(c.emotion) if c.emotion else -1 for c in cache.clips])
         self.everything = self.grouped(range(len(cache)))
-    def grouped(self, clips)->list:
+
+    def grouped(self, clips) -> list:
         "Clips by emotion, and by person within."
         groups = {}
-        for c in clips: groups.setdefault(self.emotion[c], {}).setdefault(self.cache.clips[c].identity, []).append(int(c))
+        for c in clips:
+            groups.setdefault(self.emotion[c], {}).setdefault(self.cache.clips[c].identity, []).append(int(c))
         return [list(people.values()) for people in groups.values()]
-    def __getitem__(self, step:int)->dict:
+
+    def __getitem__(self, step: int) -> dict:
         cache = self.source.at(step, self.process)
-        if cache is not self.cache: self.show(cache)
+        if cache is not self.cache:
+            self.show(cache)
         return self.draw(step)
-    def rng(self, step): return np.random.default_rng([self.config.seed, self.process, step, *map(ord, type(self).__name__)])
+
+    def rng(self, step):
+        return np.random.default_rng([self.config.seed, self.process, step, *map(ord, type(self).__name__)])
+
     def clips(self, rng, n, usable):
         "Clips balanced over emotions and people: an emotion first, then one of those who show it, then one of their clips that do. `usable`: from `grouped`."
-        def one(of): return of[rng.integers(len(of))]
+
+        def one(of):
+            return of[rng.integers(len(of))]
+
         return [one(one(one(usable))) for _ in range(n)]
-    def images(self, at): return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.frames[at], -1, -3)))
-    def points(self, at): # (...) -> (...,68,2) landmarks in [-1,1], NaN where unknown
-        return torch.from_numpy(((self.cache.landmarks[np.asarray(at)] + 0.5)*2/self.cache.size - 1).astype(np.float32))
-    def surface(self, at)->torch.Tensor: # (...) -> (...,SURFACE,2)
+
+    def images(self, at):
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.cache.frames[at], -1, -3)))
+
+    def points(self, at):  # (...) -> (...,68,2) landmarks in [-1,1], NaN where unknown
+        return torch.from_numpy(
+            ((self.cache.landmarks[np.asarray(at)] + 0.5) * 2 / self.cache.size - 1).astype(np.float32)
+        )
+
+    def surface(self, at) -> torch.Tensor:  # (...) -> (...,SURFACE,2)
         "`data.synthetic.Clip.surface` of these frames, as `points`; NaN where the corpus does not know."
         at = np.asarray(at)
-        if self.cache.surface is None: return torch.full((*at.shape, SURFACE, 2), torch.nan)
-        return torch.from_numpy((self.cache.surface[at] + np.float32(0.5))*np.float32(2/self.cache.size) - 1)
-    def cover(self, at)->torch.Tensor: # (...) -> (...,2,S,S)
+        if self.cache.surface is None:
+            return torch.full((*at.shape, SURFACE, 2), torch.nan)
+        return torch.from_numpy((self.cache.surface[at] + np.float32(0.5)) * np.float32(2 / self.cache.size) - 1)
+
+    def cover(self, at) -> torch.Tensor:  # (...) -> (...,2,S,S)
         "Share of each pixel that head and body cover, `data.synthetic.Clip.cover`; NaN where the corpus does not know."
         at = np.asarray(at)
-        if self.cache.cover is None: return torch.full((*at.shape, 2, self.cache.size, self.cache.size), torch.nan)
-        return torch.from_numpy(np.moveaxis(self.cache.cover[at], -1, -3).astype(np.float32)/255)
-    def known(self, what, at)->torch.Tensor: # (...) -> (...,K), NaN where the corpus does not know or `labels` are to be from landmarks
+        if self.cache.cover is None:
+            return torch.full((*at.shape, 2, self.cache.size, self.cache.size), torch.nan)
+        return torch.from_numpy(np.moveaxis(self.cache.cover[at], -1, -3).astype(np.float32) / 255)
+
+    def known(
+        self, what, at
+    ) -> torch.Tensor:  # (...) -> (...,K), NaN where the corpus does not know or `labels` are to be from landmarks
         "Columns of `data.corpora.KNOWN` for these frames."
         at = np.asarray(at)
-        if self.cache.known is not None and self.config.labels == 'known': return torch.from_numpy(np.ascontiguousarray(self.cache.known[at][..., KNOWN[what]]))
+        if self.cache.known is not None and self.config.labels == 'known':
+            return torch.from_numpy(np.ascontiguousarray(self.cache.known[at][..., KNOWN[what]]))
         return torch.full((*at.shape, KNOWN[what].stop - KNOWN[what].start), torch.nan)
-    def heads(self, at)->torch.Tensor: # (...) -> (...,6)
+
+    def heads(self, at) -> torch.Tensor:  # (...) -> (...,6)
         "Six numbers of a head for each of these frames, `data.faces.head_numbers`: exact where known, else fitted to landmarks."
         known = self.known('heads', at)
-        if known.isfinite().all(): return known
-        return torch.from_numpy(face_angles(self.cache.landmarks[np.asarray(at).ravel()], self.cache.size)).reshape(known.shape)
-    def articulation(self, at)->torch.Tensor: # (...) -> (...,8) `labels.ARTICULATORS`
+        if known.isfinite().all():
+            return known
+        return torch.from_numpy(face_angles(self.cache.landmarks[np.asarray(at).ravel()], self.cache.size)).reshape(
+            known.shape
+        )
+
+    def articulation(self, at) -> torch.Tensor:  # (...) -> (...,8) `labels.ARTICULATORS`
         "What the mouth does in each of these frames: as drawn where known; else how far the jaw opens, `jaw_opening`, and the rest NaN."
         known = self.known('articulation', at)
-        if known.isfinite().all(): return known
-        at = np.asarray(at); clip = np.searchsorted(self.cache.start, at, 'right') - 1
+        if known.isfinite().all():
+            return known
+        at = np.asarray(at)
+        clip = np.searchsorted(self.cache.start, at, 'right') - 1
         for i in np.unique(clip):
             a = self.cache.start[i]
-            if i not in self.jaws: self.jaws[i] = jaw_opening(self.cache.landmarks[a:a + self.cache.length(i)])
+            if i not in self.jaws:
+                self.jaws[i] = jaw_opening(self.cache.landmarks[a : a + self.cache.length(i)])
             known[..., 0][torch.from_numpy(clip == i)] = torch.from_numpy(self.jaws[i][at[clip == i] - a])
         return known
+
     def jittered(self, at, rng):
-        at = np.asarray(at); order, back = np.unique(at, return_inverse=True)   # a memory map is read in order, once a frame
+        at = np.asarray(at)
+        order, back = np.unique(at, return_inverse=True)  # a memory map is read in order, once a frame
         frames = self.cache.frames[order][back.reshape(at.shape)]
-        if self.sources.drive != 'same': frames = jitter(frames, rng)           # printed: the frame itself
+        if self.sources.drive != 'same':
+            frames = jitter(frames, rng)  # printed: the frame itself
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3)))
+
 
 class IrfdPairs(Batches):
     """Pairs S, T of stage 1. Keys `frame`, `ref`, `pose`, `emotion` are images (2B,3,S,S) uint8, S first: the frame itself and what its identity, pose and
     emotion codes are read from; `shaken` (H,3,S,S) frames of which only labels are learned and `shaken_angles` (H,6), `shaken_actions` (H,18) and `shaken_label` (H,), see the function of this name, and with `corrected` `shaken_off` (H,6), how far from E_p's word the correction starts, in its units; `labelled` (K,3,S,S) more frames for their labels' sake and `labelled_ref` of the same people; `label` (2B+2K,) emotion or -1, `angles` (2B+2K,6), see `heads`, and `actions` (2B+2K,18), see `known`, of the frames, of those labelled and of their pictures, `mouth` (K,8) the articulators of the last; `points` and `ref_points` (2B+K,68,2) landmarks of the frames and of their identity pictures in [-1,1]; `same_identity` (B,); `swap` (B,) the factor swapped: 0 identity, 1 emotion, 2 pose."""
-    def __init__(self, cache, config:Config, process:int=0,
-                 stills=None): # cache of `SyntheticStills` that labelled frames are drawn from; None: from the clips
+
+    def __init__(
+        self, cache, config: Config, process: int = 0, stills=None
+    ):  # cache of `SyntheticStills` that labelled frames are drawn from; None: from the clips
         self.stills = IrfdPairs(stills, dataclasses.replace(config, drive='self')) if stills is not None else None
         super().__init__(cache, config, process)
-    def labelled(self, rng, K:int)->dict:
+
+    def labelled(self, rng, K: int) -> dict:
         "K frames, a picture of each one's person, and their labels: those of the frames first, then those of the pictures."
-        at = [int(self.cache.start[c] + rng.integers(self.cache.length(c))) for c in self.clips(rng, K, self.everything)]
+        at = [
+            int(self.cache.start[c] + rng.integers(self.cache.length(c))) for c in self.clips(rng, K, self.everything)
+        ]
         owner = lambda frames: np.searchsorted(self.cache.start, frames, 'right') - 1
         ref = [self.sources.picture(int(c), rng) for c in owner(at)]
         both = [*at, *ref]
-        return dict(labelled=self.jittered(at, rng), labelled_ref=self.images(ref), label=self.felt(both),
-                    angles=self.heads(both), actions=self.known('actions', both), mouth=self.known('articulation', np.array(ref)), points=self.points(at), ref_points=self.points(ref))
-    def felt(self, at)->torch.Tensor: # (N,) frames -> (N,), -1 where unknown
+        return dict(
+            labelled=self.jittered(at, rng),
+            labelled_ref=self.images(ref),
+            label=self.felt(both),
+            angles=self.heads(both),
+            actions=self.known('actions', both),
+            mouth=self.known('articulation', np.array(ref)),
+            points=self.points(at),
+            ref_points=self.points(ref),
+        )
+
+    def felt(self, at) -> torch.Tensor:  # (N,) frames -> (N,), -1 where unknown
         "The emotion on these frames."
         felt = self.known('emotion', at)[:, 0]
-        return torch.where(felt.isfinite(), felt.nan_to_num(0.).long(), torch.from_numpy(self.emotion[np.searchsorted(self.cache.start, at, 'right') - 1]))
-    def tossed(self, rng, H:int)->dict:
+        return torch.where(
+            felt.isfinite(),
+            felt.nan_to_num(0.0).long(),
+            torch.from_numpy(self.emotion[np.searchsorted(self.cache.start, at, 'right') - 1]),
+        )
+
+    def tossed(self, rng, H: int) -> dict:
         "H frames for the sake of what shows in them, head and expression: see `shaken`."
         at = rng.integers(len(self.cache.frames), size=H)
         frames, heads, actions = shaken(self.jittered(at, rng), self.heads(at), self.known('actions', at), rng)
         batch = dict(shaken=frames, shaken_angles=heads, shaken_actions=actions, shaken_label=self.felt(at))
-        if self.config.corrected == 'none': return batch
-        off = rng.uniform(size=(H, 1))*rng.standard_normal((H, 6))                # E_p errs less on those it learns from than on others
+        if self.config.corrected == 'none':
+            return batch
+        off = rng.uniform(size=(H, 1)) * rng.standard_normal(
+            (H, 6)
+        )  # E_p errs less on those it learns from than on others
         return dict(batch, shaken_off=torch.from_numpy(off.astype(np.float32)))
-    def draw(self, step:int)->dict:
+
+    def draw(self, step: int) -> dict:
         rng, B = self.rng(step), self.config.batch_irfd
         s = self.clips(rng, B, self.everything)
         # One pair in five shares its identity, as pairs matched at random within a corpus of few people do.
-        t = [int(rng.choice(self.sources.of_person[c])) if rng.random() < 0.2 else o for c, o in zip(s, self.clips(rng, B, self.everything))]
+        t = [
+            int(rng.choice(self.sources.of_person[c])) if rng.random() < 0.2 else o
+            for c, o in zip(s, self.clips(rng, B, self.everything))
+        ]
         clips = s + t
         at = [int(self.cache.start[c] + rng.integers(self.sources.shared_length(c))) for c in clips]
-        if self.sources.drive == 'same': ref = at
-        else: ref = [self.sources.picture(c, rng) for c in clips]
+        if self.sources.drive == 'same':
+            ref = at
+        else:
+            ref = [self.sources.picture(c, rng) for c in clips]
         pose = [self.sources.pose(c, np.array([f]), rng)[0] for c, f in zip(clips, at)]
         emotion = [self.sources.emotion(c, np.array([f]), rng)[0] for c, f in zip(clips, at)]
-        labels = dict(label=torch.from_numpy(self.emotion[clips]), angles=self.heads(at), actions=self.known('actions', at), points=self.points(at), ref_points=self.points(ref))
+        labels = dict(
+            label=torch.from_numpy(self.emotion[clips]),
+            angles=self.heads(at),
+            actions=self.known('actions', at),
+            points=self.points(at),
+            ref_points=self.points(ref),
+        )
         if self.config.batch_labels:
             extra = (self.stills or self).labelled(rng, self.config.batch_labels)
-            labels.update({n: torch.cat([labels[n], extra.pop(n)]) for n in list(labels)}); labels.update(extra)
-        if self.config.batch_shaken: labels.update((self.stills or self).tossed(rng, self.config.batch_shaken))
+            labels.update({n: torch.cat([labels[n], extra.pop(n)]) for n in list(labels)})
+            labels.update(extra)
+        if self.config.batch_shaken:
+            labels.update((self.stills or self).tossed(rng, self.config.batch_shaken))
         same = torch.tensor([self.cache.clips[a].identity == self.cache.clips[b].identity for a, b in zip(s, t)])
-        return dict(frame=self.images(at), ref=self.images(ref), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
-                    same_identity=same, swap=torch.from_numpy(rng.permutation((np.arange(B) + step) % 3)), **labels)
+        return dict(
+            frame=self.images(at),
+            ref=self.images(ref),
+            pose=self.jittered(pose, rng),
+            emotion=self.jittered(emotion, rng),
+            same_identity=same,
+            swap=torch.from_numpy(rng.permutation((np.arange(B) + step) % 3)),
+            **labels,
+        )
+
 
 class TalkerWindows(Batches):
     """Windows of stage 2. A window's frames are much alike, and only SyncNet needs five in a row: with `batch_singles`, three steps of four draw single frames
     of as many clips (T = 1), from which heads and mouths are learned several times as fast. `picture` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S) uint8; `wave` (B,N): the sound of the window with `context` frames on
     either side; `boxes` (B,T,4) mouth boxes in pixels; `points` (B,T,68,2) and `picture_points` (B,68,2) landmarks in [-1,1]; `sound` (B,) whether the clip has sound; what the codes' readers should say where a loss asks for it, NaN where nobody knows: `surface` (B,T,192,2), `picture_surface` (B,192,2), `cover` (B,T,2,S,S), `picture_cover` (B,2,S,S), `articulation` (B,T,8), of which from landmarks only the jaw is known."""
-    with_heads = False   # True: also where heads truly are, `angles` (B,T,6) of the pose sources and `picture_angles` (B,6), for upper bounds
-    def single(self, step:int)->bool:
+
+    with_heads = False  # True: also where heads truly are, `angles` (B,T,6) of the pose sources and `picture_angles` (B,6), for upper bounds
+
+    def single(self, step: int) -> bool:
         "Whether a step draws single frames."
         return self.config.batch_singles > 0 and step % 4 > 0
-    def draw(self, step:int)->dict:
+
+    def draw(self, step: int) -> dict:
         rng, B, T, extra = self.rng(step), self.config.batch_talker, self.config.window, self.config.context
-        if self.single(step): B, T = self.config.batch_singles, 1
+        if self.single(step):
+            B, T = self.config.batch_singles, 1
         if self.usable is None:
             long = [c for c in range(len(self.cache)) if self.sources.shared_length(c) >= self.config.window]
             heard = [c for c in long if self.cache.clips[c].has_sound]
             self.usable, self.heard = self.grouped(long), self.grouped(heard) if len(heard) < len(long) else []
-        if not self.usable: raise SpeakError(f'None of the {len(self.cache)} clips at hand is {self.config.window} frames long; a longer one is needed.')
+        if not self.usable:
+            raise SpeakError(
+                f'None of the {len(self.cache)} clips at hand is {self.config.window} frames long; a longer one is needed.'
+            )
         # Where only some clips have sound, half of what is drawn has: people who talk may be few among many who act
-        half = (B + 1)//2 if self.heard else 0
+        half = (B + 1) // 2 if self.heard else 0
         clips = self.clips(rng, half, self.heard) + self.clips(rng, B - half, self.usable)
         first = [int(rng.integers(self.sources.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
         picture = [self.sources.picture(c, rng) for c in clips]
         pose = np.array([self.sources.pose(c, f, rng) for c, f in zip(clips, at)])
         emotion = np.array([self.sources.emotion(c, f, rng) for c, f in zip(clips, at)])
-        labels, asked = {}, self.config.weights_talker.get                      # a fit to landmarks takes time: only what a loss wants
-        if asked('surface'): labels.update(surface=self.surface(at), picture_surface=self.surface(picture))
-        if asked('cover') or asked('backdrop'): labels.update(cover=self.cover(at), picture_cover=self.cover(picture))
-        if self.with_heads: labels.update(angles=self.heads(pose), picture_angles=self.heads(picture))
-        if asked('articulation'): labels.update(articulation=self.articulation(at))
-        wave = np.stack([self.cache.sound(c, f - extra, T + 2*extra) for c, f in zip(clips, first)])
+        labels, asked = {}, self.config.weights_talker.get  # a fit to landmarks takes time: only what a loss wants
+        if asked('surface'):
+            labels.update(surface=self.surface(at), picture_surface=self.surface(picture))
+        if asked('cover') or asked('backdrop'):
+            labels.update(cover=self.cover(at), picture_cover=self.cover(picture))
+        if self.with_heads:
+            labels.update(angles=self.heads(pose), picture_angles=self.heads(picture))
+        if asked('articulation'):
+            labels.update(articulation=self.articulation(at))
+        wave = np.stack([self.cache.sound(c, f - extra, T + 2 * extra) for c, f in zip(clips, first)])
         boxes = np.stack([mouth_box(self.cache.landmarks[f], MOUTH_SCALE) for f in at])
-        return others(dict(picture=self.images(picture), frames=self.images(at), pose=self.jittered(pose, rng), emotion=self.jittered(emotion, rng),
-                    wave=torch.from_numpy(wave), boxes=torch.from_numpy(boxes.astype(np.float32)), points=self.points(at), picture_points=self.points(picture), sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]), **labels), rng, self.config.vary_people)
+        return others(
+            dict(
+                picture=self.images(picture),
+                frames=self.images(at),
+                pose=self.jittered(pose, rng),
+                emotion=self.jittered(emotion, rng),
+                wave=torch.from_numpy(wave),
+                boxes=torch.from_numpy(boxes.astype(np.float32)),
+                points=self.points(at),
+                picture_points=self.points(picture),
+                sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]),
+                **labels,
+            ),
+            rng,
+            self.config.vary_people,
+        )
+
 
 class SyncWindows(Batches):
     """Moments for SyncNet: four of each of B clips, five frames and their sound. `frames` (4B,5,3,S,S) uint8, `boxes` (4B,5,4), `wave` (4B,N) the sound of the
     same five frames with four on either side, which all begin at the same time of their window."""
+
     moments, around = 4, 4
-    def draw(self, step:int)->dict:
+
+    def draw(self, step: int) -> dict:
         rng, T = self.rng(step), 5
-        known = lambda c: np.isfinite(self.cache.landmarks[self.cache.start[c]:self.cache.start[c] + self.cache.length(c), 48:68]).all()
-        if self.usable is None: self.usable = self.grouped(i for i, c in enumerate(self.cache.clips) if c.has_sound and self.cache.length(i) >= 8*T and known(i))
-        if not self.usable: raise SpeakError(f'None of the {len(self.cache)} clips at hand has sound, landmarks and 40 frames; SyncNet needs some.')
+        known = lambda c: np.isfinite(
+            self.cache.landmarks[self.cache.start[c] : self.cache.start[c] + self.cache.length(c), 48:68]
+        ).all()
+        if self.usable is None:
+            self.usable = self.grouped(
+                i for i, c in enumerate(self.cache.clips) if c.has_sound and self.cache.length(i) >= 8 * T and known(i)
+            )
+        if not self.usable:
+            raise SpeakError(
+                f'None of the {len(self.cache)} clips at hand has sound, landmarks and 40 frames; SyncNet needs some.'
+            )
         clips = np.repeat(self.clips(rng, self.config.batch_sync, self.usable), self.moments)
-        first = np.concatenate([rng.choice(self.cache.length(c) - T, self.moments, replace=False) for c in clips[::self.moments]])
+        first = np.concatenate(
+            [rng.choice(self.cache.length(c) - T, self.moments, replace=False) for c in clips[:: self.moments]]
+        )
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
         boxes = np.stack([mouth_box(self.cache.landmarks[f], MOUTH_SCALE) for f in at])
-        wave = np.stack([self.cache.sound(c, f - self.around, T + 2*self.around) for c, f in zip(clips, first)])
-        return dict(frames=self.images(at), boxes=torch.from_numpy(boxes.astype(np.float32)), wave=torch.from_numpy(wave),
-                    clip=torch.from_numpy(clips), first=torch.from_numpy(first))
+        wave = np.stack([self.cache.sound(c, f - self.around, T + 2 * self.around) for c, f in zip(clips, first)])
+        return dict(
+            frames=self.images(at),
+            boxes=torch.from_numpy(boxes.astype(np.float32)),
+            wave=torch.from_numpy(wave),
+            clip=torch.from_numpy(clips),
+            first=torch.from_numpy(first),
+        )
+
 
 class _Sent(Dataset):
     "What a worker sends: a batch and the clips that could not be read on the way, or the error that ends the run; raised in the worker it would be buried in a traceback's text."
-    def __init__(self, batches): self.batches = batches
+
+    def __init__(self, batches):
+        self.batches = batches
+
     def __getitem__(self, step):
-        try: batch = self.batches[step]
-        except SpeakError as e: batch = e
+        try:
+            batch = self.batches[step]
+        except SpeakError as e:
+            batch = e
         return batch, getattr(self.batches.cache, 'news', list)()
 
-def loader(batches:Batches, first:int, last:int): # yields batches first … last−1, in order
+
+def loader(batches: Batches, first: int, last: int):  # yields batches first … last−1, in order
     "Batches in order, made by `workers` processes beside the training. Clips that a worker could not read are told to the source of the frames, here, in the training's process."
     workers = batches.config.workers
-    sent = DataLoader(_Sent(batches), batch_size=None, sampler=range(first, last), num_workers=workers, pin_memory=torch.cuda.is_available(), persistent_workers=False,
-                      prefetch_factor=4 if workers else None, generator=torch.Generator()) # its own, or starting to load would move torch's random state
-    with deaf_helpers(): sent = iter(sent)
+    sent = DataLoader(
+        _Sent(batches),
+        batch_size=None,
+        sampler=range(first, last),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),
+    )  # its own, or starting to load would move torch's random state
+    with deaf_helpers():
+        sent = iter(sent)
     for batch, news in sent:
-        for clip, reason in news: batches.source.leave_out(clip, reason)
-        if isinstance(batch, SpeakError): raise batch
+        for clip, reason in news:
+            batches.source.leave_out(clip, reason)
+        if isinstance(batch, SpeakError):
+            raise batch
         yield batch

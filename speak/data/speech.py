@@ -7,7 +7,8 @@ __all__ = ['PER_TEMPLATE', 'SENTENCES', 'SENTENCE_SPLITS', 'Voice', 'VOICES', 'V
            'sentence', 'Speech', 'speak_text', 'visemes_of', 'articulation', 'phoneme_at', 'viseme_at', 'ARTICULATORS']
 
 # %% ../../nbs/data/speech.ipynb #6dd8abf9
-import ctypes, threading
+import ctypes
+import threading
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,155 +24,193 @@ from ..labels import ARTICULATORS
 _all_ = ['ARTICULATORS']
 
 # %% ../../nbs/data/speech.ipynb #7a2ac2b0
-_VOCABULARY = {k: tuple(v.split('|')) for k, v in dict(
-    person="my mother|the baker|our neighbour|Bob|Paul|the farmer|Mabel|my brother|Victor|that woman|Joe|her father|Molly|the pilot|"
-           "Sophie|Tom|the bishop|your boss|Barbara|uncle Mark|the new nurse|Fiona|a young waiter|Ruth",
-    name="Bob|Mabel|Paul|Victor|Molly|Sophie|Tom|Fiona|Pamela|Hugo|Ruth|Oliver|Emma|Bruno|Maya|Philip|Wilma|George|Zoe|Arthur",
-    did="bought|found|moved|borrowed|wrapped|painted|dropped|saved|opened|pushed|brought home|photographed|measured|forgot|lost|broke|sold|fixed",
-    do="buy|find|move|borrow|wrap|paint|drop|save|open|push|throw|photograph|measure|hide|choose|carry|sell|fix",
-    thing="boat|piano|book|apple box|window|umbrella|mirror|pump|map|wooden spoon|lamp|violin|pillow|bottle|photo album|ball|paper moon|"
-          "toy bus|hammer|chair|wool coat|flower pot|compass|basket|clock|radio|teapot|shovel|jar of plums|marble bowl",
-    things="apples|blue balloons|maps|old books|paper cups|spoons|pumpkins|boots|plums|white mice|vases|lemons|postcards|brown shoes|"
-           "mushrooms|olive trees|footballs|wooden bowls|feathers|keys|warm pies|bananas|green marbles|five pound notes",
-    adj="blue|warm|small|round|broken|purple|heavy|smooth|brand new|wooden|beautiful|yellow|huge|famous|shiny|simple|cheap|foolish|proud|funny|wild|dusty",
-    place="by the pool|in the farm house|on the roof|above the bathroom|near the old mill|at the market|under the bed|behind the garage|"
-          "beside the harbour|in front of the shop|at home|on the balcony|by the front door|in the back room|at the bus stop|over the bridge",
-    when="before breakfast|every Monday|this morning|at half past four|on Wednesday|after the movie|at noon|most days|in February|"
-         "during the storm|last summer|by moonlight|two weeks ago|all afternoon|for the party|once more",
-    future="tomorrow|before lunch|on Friday|next month|after the match|by half past two|this afternoon|when he is home|at the weekend|in November|soon enough|later",
-    food="pumpkin pie|warm bread|apple juice|black olives|mushroom soup|fresh fish|vanilla pudding|hot coffee|boiled beef|lemon tart|"
-         "brown rice|roast lamb|plum jam|peppermint tea|blueberry muffins|goat cheese|popcorn|tomato salad",
-    drink="cold milk|warm water|a cup of mocha|some white wine|orange juice|a pot of tea|rum punch|a mug of cocoa|soda|black coffee|apple cider|lime syrup",
-    city="Boston|Rome|Moscow|Bombay|Vienna|Paris|Warsaw|Palermo|Oslo|Melbourne|Prague|Baltimore|Cairo|Memphis|York|Havana|Plymouth|Tokyo|Buffalo|Geneva|Lima|Bath",
-    month="January|February|March|April|May|June|July|August|September|October|November|December",
-    animal="monkey|brown fox|puppy|wolf|mouse|buffalo|white rabbit|pony|lamb|frog|big bear|baby goat|old mule|beaver|panther|young cow",
-    animals="monkeys|wolves|bees|buffalo|white rabbits|ponies|lambs|frogs|brown bears|goats|mules|beavers|foxes|moths|wild boars|swans",
-    jumped="jumped|climbed|hopped|flew|peered|bounced|rolled|marched",
-    number="two|three|four|five|seven|nine|twelve|forty|fifty|a dozen|at least four|about five",
-    furniture="piano|table|warm floor|window sill|wooden shelf|garden wall|bottom step|purple sofa|back porch|bar",
-    weather="warm|foggy|beautiful|frosty|bright|rough|wet|peaceful|perfect|gloomy|hot|mild",
-    daypart="morning|afternoon|evening|night|Monday|week|weekend|month",
-    softly="softly|loudly|beautifully|very well|too fast|from memory|with a smile|without a pause|half asleep|for an hour",
-    activity="play football|swim|bake bread|watch a movie|move the boat|paint the wall|pick plums|go for a walk|build a fire|have a picnic|"
-             "wash the car|read poems|visit my uncle|mow the lawn|rehearse the opera|eat soup",
-    profession="plumber|famous painter|bus driver|fireman|professor|florist|bishop|mayor|bookseller|barber|pharmacist|violin teacher|film maker|shoemaker",
-    spoke="spoke|sang|argued|answered|laughed|whispered|replied|called out",
-    clothes="blouse|wool coat|bow tie|bathrobe|velvet hat|shawl|boots|pyjamas|apron|fur collar|gloves|uniform",
-    walked="walked|marched|ran|wandered|moved|drove|hurried|strolled",
-    road="road|beach|river bank|boardwalk|footpath|wall|avenue|harbour|valley|shore",
-    bird="swan|owl|blue parrot|pigeon|falcon|robin|mother goose|puffin|white dove|woodpecker",
-    over="over the water|above the barn|past the moon|out of the bush|from roof to roof|to the farm|into the fog|around the palm tree",
-    vehicle="bus|van|old boat|motorbike|pickup|taxi|moped|wagon",
-    feel="smile|weep|laugh|move|want to go home|hum along|feel brave|jump for joy|fall asleep|remember my village",
-    sound="old waltz|opera|trumpet tune|love poem|bamboo flute|film music|polka|church bell|violin part|lullaby",
-    them="my father|Emma|the whole room|both of us|the baby|everybody|old people|my wife|Bruno|the mob",
-).items()}
+_VOCABULARY = {
+    k: tuple(v.split('|'))
+    for k, v in dict(
+        person="my mother|the baker|our neighbour|Bob|Paul|the farmer|Mabel|my brother|Victor|that woman|Joe|her father|Molly|the pilot|"
+        "Sophie|Tom|the bishop|your boss|Barbara|uncle Mark|the new nurse|Fiona|a young waiter|Ruth",
+        name="Bob|Mabel|Paul|Victor|Molly|Sophie|Tom|Fiona|Pamela|Hugo|Ruth|Oliver|Emma|Bruno|Maya|Philip|Wilma|George|Zoe|Arthur",
+        did="bought|found|moved|borrowed|wrapped|painted|dropped|saved|opened|pushed|brought home|photographed|measured|forgot|lost|broke|sold|fixed",
+        do="buy|find|move|borrow|wrap|paint|drop|save|open|push|throw|photograph|measure|hide|choose|carry|sell|fix",
+        thing="boat|piano|book|apple box|window|umbrella|mirror|pump|map|wooden spoon|lamp|violin|pillow|bottle|photo album|ball|paper moon|"
+        "toy bus|hammer|chair|wool coat|flower pot|compass|basket|clock|radio|teapot|shovel|jar of plums|marble bowl",
+        things="apples|blue balloons|maps|old books|paper cups|spoons|pumpkins|boots|plums|white mice|vases|lemons|postcards|brown shoes|"
+        "mushrooms|olive trees|footballs|wooden bowls|feathers|keys|warm pies|bananas|green marbles|five pound notes",
+        adj="blue|warm|small|round|broken|purple|heavy|smooth|brand new|wooden|beautiful|yellow|huge|famous|shiny|simple|cheap|foolish|proud|funny|wild|dusty",
+        place="by the pool|in the farm house|on the roof|above the bathroom|near the old mill|at the market|under the bed|behind the garage|"
+        "beside the harbour|in front of the shop|at home|on the balcony|by the front door|in the back room|at the bus stop|over the bridge",
+        when="before breakfast|every Monday|this morning|at half past four|on Wednesday|after the movie|at noon|most days|in February|"
+        "during the storm|last summer|by moonlight|two weeks ago|all afternoon|for the party|once more",
+        future="tomorrow|before lunch|on Friday|next month|after the match|by half past two|this afternoon|when he is home|at the weekend|in November|soon enough|later",
+        food="pumpkin pie|warm bread|apple juice|black olives|mushroom soup|fresh fish|vanilla pudding|hot coffee|boiled beef|lemon tart|"
+        "brown rice|roast lamb|plum jam|peppermint tea|blueberry muffins|goat cheese|popcorn|tomato salad",
+        drink="cold milk|warm water|a cup of mocha|some white wine|orange juice|a pot of tea|rum punch|a mug of cocoa|soda|black coffee|apple cider|lime syrup",
+        city="Boston|Rome|Moscow|Bombay|Vienna|Paris|Warsaw|Palermo|Oslo|Melbourne|Prague|Baltimore|Cairo|Memphis|York|Havana|Plymouth|Tokyo|Buffalo|Geneva|Lima|Bath",
+        month="January|February|March|April|May|June|July|August|September|October|November|December",
+        animal="monkey|brown fox|puppy|wolf|mouse|buffalo|white rabbit|pony|lamb|frog|big bear|baby goat|old mule|beaver|panther|young cow",
+        animals="monkeys|wolves|bees|buffalo|white rabbits|ponies|lambs|frogs|brown bears|goats|mules|beavers|foxes|moths|wild boars|swans",
+        jumped="jumped|climbed|hopped|flew|peered|bounced|rolled|marched",
+        number="two|three|four|five|seven|nine|twelve|forty|fifty|a dozen|at least four|about five",
+        furniture="piano|table|warm floor|window sill|wooden shelf|garden wall|bottom step|purple sofa|back porch|bar",
+        weather="warm|foggy|beautiful|frosty|bright|rough|wet|peaceful|perfect|gloomy|hot|mild",
+        daypart="morning|afternoon|evening|night|Monday|week|weekend|month",
+        softly="softly|loudly|beautifully|very well|too fast|from memory|with a smile|without a pause|half asleep|for an hour",
+        activity="play football|swim|bake bread|watch a movie|move the boat|paint the wall|pick plums|go for a walk|build a fire|have a picnic|"
+        "wash the car|read poems|visit my uncle|mow the lawn|rehearse the opera|eat soup",
+        profession="plumber|famous painter|bus driver|fireman|professor|florist|bishop|mayor|bookseller|barber|pharmacist|violin teacher|film maker|shoemaker",
+        spoke="spoke|sang|argued|answered|laughed|whispered|replied|called out",
+        clothes="blouse|wool coat|bow tie|bathrobe|velvet hat|shawl|boots|pyjamas|apron|fur collar|gloves|uniform",
+        walked="walked|marched|ran|wandered|moved|drove|hurried|strolled",
+        road="road|beach|river bank|boardwalk|footpath|wall|avenue|harbour|valley|shore",
+        bird="swan|owl|blue parrot|pigeon|falcon|robin|mother goose|puffin|white dove|woodpecker",
+        over="over the water|above the barn|past the moon|out of the bush|from roof to roof|to the farm|into the fog|around the palm tree",
+        vehicle="bus|van|old boat|motorbike|pickup|taxi|moped|wagon",
+        feel="smile|weep|laugh|move|want to go home|hum along|feel brave|jump for joy|fall asleep|remember my village",
+        sound="old waltz|opera|trumpet tune|love poem|bamboo flute|film music|polka|church bell|violin part|lullaby",
+        them="my father|Emma|the whole room|both of us|the baby|everybody|old people|my wife|Bruno|the mob",
+    ).items()
+}
 
-_TEMPLATES = tuple((
-    "{person} {did} the {adj} {thing} {when}.|{person} {did} the {adj} {things} {place}.|please put the {adj} {thing} {place}.|"
-    "we saw {number} {animals} {place} {when}.|why did {person} {do} the {adj} {thing}?|I would love some {food} with {drink}, {name}.|"
-    "have you ever been to {city} in {month}, {name}?|the {animal} {jumped} over the {adj} {thing}.|{name} moved to {city} {number} months ago.|"
-    "call {person} about the {thing} {future}.|{person} serves {food} and {drink} {when}.|it was a {weather} {daypart} in {month}.|"
-    "there were {number} {things} on the {furniture}.|how much are those {adj} {things}, {name}?|you should never {do} a {adj} {animal}.|"
-    "both {name} and I enjoyed {food} {place}.|open the box and {do} the {adj} {thing}.|{person} always sang {softly} {when}.|"
-    "if it rains, {name} will {activity} {place}.|the {profession} from {city} {spoke} {softly}.|her {adj} {clothes} matched the {thing}.|"
-    "who left {number} {things} {place}?|perhaps {person} will {activity} {future}.|they {walked} along the {adj} {road} {when}.|"
-    "I believe the {profession} owns {number} {things}.|watch the {adj} {bird} fly {over}.|no, {name}, the {thing} is {place}.|"
-    "{month} is when the {animals} come to {city}.|she drove her {adj} {vehicle} to {city}.|do not forget the {food} and {drink} for {name}.|"
-    "almost half the {things} {place} were {adj}.|this {adj} {sound} always makes {them} {feel}.").split('|'))
+_TEMPLATES = tuple(
+    (
+        "{person} {did} the {adj} {thing} {when}.|{person} {did} the {adj} {things} {place}.|please put the {adj} {thing} {place}.|"
+        "we saw {number} {animals} {place} {when}.|why did {person} {do} the {adj} {thing}?|I would love some {food} with {drink}, {name}.|"
+        "have you ever been to {city} in {month}, {name}?|the {animal} {jumped} over the {adj} {thing}.|{name} moved to {city} {number} months ago.|"
+        "call {person} about the {thing} {future}.|{person} serves {food} and {drink} {when}.|it was a {weather} {daypart} in {month}.|"
+        "there were {number} {things} on the {furniture}.|how much are those {adj} {things}, {name}?|you should never {do} a {adj} {animal}.|"
+        "both {name} and I enjoyed {food} {place}.|open the box and {do} the {adj} {thing}.|{person} always sang {softly} {when}.|"
+        "if it rains, {name} will {activity} {place}.|the {profession} from {city} {spoke} {softly}.|her {adj} {clothes} matched the {thing}.|"
+        "who left {number} {things} {place}?|perhaps {person} will {activity} {future}.|they {walked} along the {adj} {road} {when}.|"
+        "I believe the {profession} owns {number} {things}.|watch the {adj} {bird} fly {over}.|no, {name}, the {thing} is {place}.|"
+        "{month} is when the {animals} come to {city}.|she drove her {adj} {vehicle} to {city}.|do not forget the {food} and {drink} for {name}.|"
+        "almost half the {things} {place} were {adj}.|this {adj} {sound} always makes {them} {feel}."
+    ).split('|')
+)
 
 PER_TEMPLATE = 500
-SENTENCES = len(_TEMPLATES)*PER_TEMPLATE
-SENTENCE_SPLITS = dict(train=range(0, 10_000), val=range(10_000, 11_000), test=range(11_000, 12_000), judge=range(12_000, SENTENCES))
+SENTENCES = len(_TEMPLATES) * PER_TEMPLATE
+SENTENCE_SPLITS = dict(
+    train=range(0, 10_000), val=range(10_000, 11_000), test=range(11_000, 12_000), judge=range(12_000, SENTENCES)
+)
+
 
 @lru_cache(maxsize=None)
 def _fillings(
-    template:str, # a line with slots in braces
-)->tuple: # its first `PER_TEMPLATE` distinct fillings of 4 to 10 words
+    template: str,  # a line with slots in braces
+) -> tuple:  # its first `PER_TEMPLATE` distinct fillings of 4 to 10 words
     "Counts through the fillings with a long step, so that neighbours differ in every slot."
     slots = [s.split('}')[0] for s in template.split('{')[1:]]
     sizes = [len(_VOCABULARY[s]) for s in slots]
     total = prod(sizes)
-    step = int(total*0.6180339887)
-    while gcd(step, total) > 1: step += 1
+    step = int(total * 0.6180339887)
+    while gcd(step, total) > 1:
+        step += 1
     found = []
     for n in range(total):
-        n, words = n*step % total, {}
+        n, words = n * step % total, {}
         for slot, size in zip(slots, sizes):
             n, digit = divmod(n, size)
             words[slot] = _VOCABULARY[slot][digit]
         text = template.format(**words)
-        if 4 <= len(text.split()) <= 10: found.append(text[0].upper() + text[1:])
-        if len(found) == PER_TEMPLATE: break
+        if 4 <= len(text.split()) <= 10:
+            found.append(text[0].upper() + text[1:])
+        if len(found) == PER_TEMPLATE:
+            break
     return tuple(found)
 
+
 def sentence(
-    index:int, # 0 to `SENTENCES`-1
-)->str: # a sentence of 4 to 10 words
+    index: int,  # 0 to `SENTENCES`-1
+) -> str:  # a sentence of 4 to 10 words
     "The sentence of that index: no two indices give the same text. `SpeakError` beyond the last."
-    if not 0 <= index < SENTENCES: raise SpeakError(f"There is no sentence {index}: the corpus has sentences 0 to {SENTENCES-1}.")
+    if not 0 <= index < SENTENCES:
+        raise SpeakError(f"There is no sentence {index}: the corpus has sentences 0 to {SENTENCES - 1}.")
     n, template = divmod(index, len(_TEMPLATES))
     return _fillings(_TEMPLATES[template])[n]
 
 # %% ../../nbs/data/speech.ipynb #18ec8628
 Voice = namedtuple('Voice', 'name espeak sex pitch rate_wpm')
 VOICES = (  # name        espeak voice        sex       pitch  words a minute
-    Voice('adam',    'en-us+m3',             'male',    46,    160),
-    Voice('beth',    'en-us+f2',             'female',  50,    160),
-    Voice('colin',   'gmw/en+m1',            'male',    50,    165),
-    Voice('diana',   'gmw/en+f4',            'female',  48,    155),
-    Voice('ewan',    'en-gb-scotland+m4',    'male',    55,    160),
-    Voice('flora',   'en-gb-scotland+f3',    'female',  52,    165),
-    Voice('gerald',  'en-gb-x-rp+m7',        'male',    42,    150),
-    Voice('harriet', 'en-gb-x-rp+f1',        'female',  50,    155),
-    Voice('jack',    'en-gb-x-gbclan+m2',    'male',    52,    165),
-    Voice('kim',     'en-us+f5',             'female',  44,    170),
-    Voice('leroy',   'en-us-nyc+m6',         'male',    48,    170),
-    Voice('megan',   'en-gb-x-gbcwmd+f2',    'female',  56,    160),
+    Voice('adam', 'en-us+m3', 'male', 46, 160),
+    Voice('beth', 'en-us+f2', 'female', 50, 160),
+    Voice('colin', 'gmw/en+m1', 'male', 50, 165),
+    Voice('diana', 'gmw/en+f4', 'female', 48, 155),
+    Voice('ewan', 'en-gb-scotland+m4', 'male', 55, 160),
+    Voice('flora', 'en-gb-scotland+f3', 'female', 52, 165),
+    Voice('gerald', 'en-gb-x-rp+m7', 'male', 42, 150),
+    Voice('harriet', 'en-gb-x-rp+f1', 'female', 50, 155),
+    Voice('jack', 'en-gb-x-gbclan+m2', 'male', 52, 165),
+    Voice('kim', 'en-us+f5', 'female', 44, 170),
+    Voice('leroy', 'en-us-nyc+m6', 'male', 48, 170),
+    Voice('megan', 'en-gb-x-gbcwmd+f2', 'female', 56, 160),
 )
 
 # %% ../../nbs/data/speech.ipynb #ebdcbad5
 @dataclass(frozen=True)
 class Speech:
     "What was said: sound and phonemes on one clock, whose zero is the first sample and the first video frame."
-    wave:np.ndarray  # (N,) float32, 16 kHz mono, peak 0.7
-    phonemes:list    # (symbol, start_s, end_s) without gaps from 0 to the end; espeak's symbols, '_' is silence
-    text:str
-    voice:int        # index into `VOICES`
+
+    wave: np.ndarray  # (N,) float32, 16 kHz mono, peak 0.7
+    phonemes: list  # (symbol, start_s, end_s) without gaps from 0 to the end; espeak's symbols, '_' is silence
+    text: str
+    voice: int  # index into `VOICES`
+
     @property
-    def seconds(self)->float: return len(self.wave)/SAMPLE_RATE
-    def frames(self, fps:int=FPS)->int: return round(self.seconds*fps)
+    def seconds(self) -> float:
+        return len(self.wave) / SAMPLE_RATE
+
+    def frames(self, fps: int = FPS) -> int:
+        return round(self.seconds * fps)
+
 
 class _Id(ctypes.Union):
-    _fields_ = [('number', ctypes.c_int), ('name', ctypes.c_char_p), ('string', ctypes.c_char*8)]
+    _fields_ = [('number', ctypes.c_int), ('name', ctypes.c_char_p), ('string', ctypes.c_char * 8)]
+
 
 class _Event(ctypes.Structure):  # espeak_EVENT in speak_lib.h
-    _fields_ = [('type', ctypes.c_int), ('unique_identifier', ctypes.c_uint), ('text_position', ctypes.c_int),
-                ('length', ctypes.c_int), ('audio_position', ctypes.c_int), ('sample', ctypes.c_int),
-                ('user_data', ctypes.c_void_p), ('id', _Id)]
+    _fields_ = [
+        ('type', ctypes.c_int),
+        ('unique_identifier', ctypes.c_uint),
+        ('text_position', ctypes.c_int),
+        ('length', ctypes.c_int),
+        ('audio_position', ctypes.c_int),
+        ('sample', ctypes.c_int),
+        ('user_data', ctypes.c_void_p),
+        ('id', _Id),
+    ]
+
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 _SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME, _RATE, _PITCH, _UTF8 = 2, 1, 7, 1, 3, 1  # values of speak_lib.h
 _LOCK = threading.Lock()  # the library has one global state
 _PEAK, _LEAD_S, _TAIL_S = 0.7, 0.15, 0.15
 
+
 def _espeak(text, voice, rate_wpm):
     "espeak's own samples (N,) int16, their rate, and [(symbol, sample), ...]."
     import _ctypes
+
     sound, marks = [], []
+
     @_CALLBACK
     def collect(wave, n, events):
-        if wave and n > 0: sound.append(ctypes.string_at(wave, 2*n))
+        if wave and n > 0:
+            sound.append(ctypes.string_at(wave, 2 * n))
         i = 0
         while events[i].type:
-            if events[i].type == _PHONEME: marks.append((events[i].id.string.decode(), events[i].sample))
+            if events[i].type == _PHONEME:
+                marks.append((events[i].id.string.decode(), events[i].sample))
             i += 1
         return 0
+
     with _LOCK:
         lib = ctypes.CDLL(espeakng_loader.get_library_path())
         try:
             rate = lib.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _PHONEME_EVENTS)
-            if rate <= 0: raise SpeakError("The speech library espeak-ng did not start: install the package espeakng-loader again.")
+            if rate <= 0:
+                raise SpeakError(
+                    "The speech library espeak-ng did not start: install the package espeakng-loader again."
+                )
             lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
             lib.espeak_SetSynthCallback(collect)
             if lib.espeak_SetVoiceByName(voice.espeak.encode()):
@@ -186,102 +225,147 @@ def _espeak(text, voice, rate_wpm):
             (getattr(_ctypes, 'dlclose', None) or _ctypes.FreeLibrary)(lib._handle)
     return np.frombuffer(b''.join(sound), np.int16), rate, marks
 
-def _bare(symbol): return symbol.lstrip("',%=")  # without stress marks
+
+def _bare(symbol):
+    return symbol.lstrip("',%=")  # without stress marks
+
 
 _PLOSIVE = ('p', 'b', 't', 'd', 'k', 'g')  # and the affricates tS, dZ
+
 
 def _closure_starts(wave, rate, marks):
     "Moves the start of each plosive back to the start of the silence before its burst, at most 120 ms."
     starts = [s for _, s in marks]
     for i in range(1, len(marks)):
-        if not _bare(marks[i][0]).startswith(_PLOSIVE) or _bare(marks[i-1][0]).startswith('_'): continue
-        first = max(starts[i] - int(0.12*rate), starts[i-1] + int(0.02*rate))
-        loud = np.flatnonzero(np.abs(wave[first:starts[i]].astype(np.int32)) > 80)
+        if not _bare(marks[i][0]).startswith(_PLOSIVE) or _bare(marks[i - 1][0]).startswith('_'):
+            continue
+        first = max(starts[i] - int(0.12 * rate), starts[i - 1] + int(0.02 * rate))
+        loud = np.flatnonzero(np.abs(wave[first : starts[i]].astype(np.int32)) > 80)
         starts[i] = first + int(loud[-1]) + 1 if len(loud) else min(first, starts[i])
     return starts
 
+
 def speak_text(
-    text:str,          # English
-    voice:int=0,       # index into `VOICES`
-    rate_wpm:int=None, # words a minute, 80 to 450; the voice's own if not given
-)->Speech:
+    text: str,  # English
+    voice: int = 0,  # index into `VOICES`
+    rate_wpm: int = None,  # words a minute, 80 to 450; the voice's own if not given
+) -> Speech:
     "The text in that voice by espeak-ng. The same call gives the same bytes. `SpeakError` for no words, an unknown voice or pace."
     if not isinstance(voice, (int, np.integer)) or not 0 <= voice < len(VOICES):
-        raise SpeakError(f"There is no voice {voice!r}: the voices are 0 to {len(VOICES)-1}.")
+        raise SpeakError(f"There is no voice {voice!r}: the voices are 0 to {len(VOICES) - 1}.")
     v = VOICES[voice]
-    if rate_wpm is None: rate_wpm = v.rate_wpm
-    if not 80 <= rate_wpm <= 450: raise SpeakError(f"{rate_wpm} words a minute cannot be spoken: choose 80 to 450.")
+    if rate_wpm is None:
+        rate_wpm = v.rate_wpm
+    if not 80 <= rate_wpm <= 450:
+        raise SpeakError(f"{rate_wpm} words a minute cannot be spoken: choose 80 to 450.")
     samples, rate, marks = _espeak(text, v, int(rate_wpm))
     if not any(not s.startswith('_') for s, _ in marks) or not samples.any():
         raise SpeakError(f"The text {text[:40]!r} has nothing to speak: give at least one word.")
     starts = _closure_starts(samples, rate, marks)
     g = gcd(SAMPLE_RATE, rate)
-    wave = resample_poly(samples.astype(np.float64), SAMPLE_RATE//g, rate//g)
-    wave = np.pad(wave*(_PEAK/np.abs(wave).max()), (round(_LEAD_S*SAMPLE_RATE), round(_TAIL_S*SAMPLE_RATE))).astype(np.float32)
+    wave = resample_poly(samples.astype(np.float64), SAMPLE_RATE // g, rate // g)
+    wave = np.pad(
+        wave * (_PEAK / np.abs(wave).max()), (round(_LEAD_S * SAMPLE_RATE), round(_TAIL_S * SAMPLE_RATE))
+    ).astype(np.float32)
     # Silence before, after and in pauses is one symbol; neighbours of the same start leave the later one.
-    seconds = len(wave)/SAMPLE_RATE
-    found = [('_', 0.)]
+    seconds = len(wave) / SAMPLE_RATE
+    found = [('_', 0.0)]
     for (symbol, _), start in zip(marks, starts):
-        symbol, start = '_' if symbol.startswith('_') else symbol, _LEAD_S + start/rate
-        if start <= found[-1][1]: found.pop()
-        if not (found and found[-1][0] == symbol == '_') and start < seconds: found.append((symbol, start))
+        symbol, start = '_' if symbol.startswith('_') else symbol, _LEAD_S + start / rate
+        if start <= found[-1][1]:
+            found.pop()
+        if not (found and found[-1][0] == symbol == '_') and start < seconds:
+            found.append((symbol, start))
     ends = [s for _, s in found[1:]] + [seconds]
     return Speech(wave, [(s, float(a), float(b)) for (s, a), b in zip(found, ends)], text, int(voice))
 
 # %% ../../nbs/data/speech.ipynb #a305ca36
 _TABLE = {  #          targets:                                       dominances:
     #                  jaw  wide round upper lower press tuck tongue   jaw wide round upper lower press tuck tongue
-    'rest':         ((0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)),
-    'bilabial':     ((0.06, 0.10, 0.10, 0.00, 0.00, 1.00, 0.00, 0.00), (  8, 0.3, 0.3,  20,  20,  60,   8, 1.0)),  # p b m
-    'labiodental':  ((0.12, 0.20, 0.00, 0.30, 0.00, 0.00, 1.00, 0.00), (  8, 0.4, 0.4,  10,  20, 6.0,  40, 1.0)),  # f v
-    'dental':       ((0.18, 0.20, 0.00, 0.25, 0.35, 0.00, 0.00, 1.00), (2.0, 0.5, 0.4, 1.0, 1.0, 1.5, 1.5,  12)),  # th
-    'alveolar':     ((0.16, 0.25, 0.00, 0.25, 0.35, 0.00, 0.00, 0.75), (2.0, 0.5, 0.3, 0.8, 0.8, 1.5, 1.5, 8.0)),  # t d n
-    'lateral':      ((0.28, 0.20, 0.00, 0.22, 0.35, 0.00, 0.00, 0.90), (1.0, 0.5, 0.4, 0.8, 0.8, 1.5, 1.5, 8.0)),  # l
-    'sibilant':     ((0.06, 0.45, 0.00, 0.45, 0.55, 0.00, 0.00, 0.25), (3.0, 0.8, 0.6, 2.0, 2.0, 1.5, 1.5, 2.0)),  # s z
-    'postalveolar': ((0.10, 0.00, 0.60, 0.50, 0.55, 0.00, 0.00, 0.15), (3.0, 1.0, 2.0, 2.0, 2.0, 1.5, 1.5, 1.5)),  # sh ch j
-    'velar':        ((0.25, 0.15, 0.00, 0.20, 0.30, 0.00, 0.00, 0.00), (0.5, 0.3, 0.3, 0.4, 0.4, 1.0, 1.0, 1.5)),  # k g ng
-    'rhotic':       ((0.18, 0.00, 0.55, 0.20, 0.35, 0.00, 0.00, 0.10), (1.0, 0.8, 1.2, 0.8, 0.8, 1.0, 1.0, 1.5)),  # r
-    'labiovelar':   ((0.10, 0.00, 1.00, 0.05, 0.10, 0.00, 0.00, 0.00), (2.5, 3.0, 5.0, 2.0, 2.0, 1.5, 1.5, 1.0)),  # w
-    'glottal':      ((0.40, 0.15, 0.00, 0.15, 0.25, 0.00, 0.00, 0.00), (0.2, 0.1, 0.1, 0.2, 0.2, 0.8, 0.8, 0.8)),  # h
-    'open_front':   ((0.90, 0.45, 0.00, 0.40, 0.55, 0.00, 0.00, 0.05), (2.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),  # apple
-    'open_back':    ((1.00, 0.05, 0.10, 0.30, 0.55, 0.00, 0.00, 0.00), (2.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),  # farm
-    'mid_front':    ((0.50, 0.60, 0.00, 0.35, 0.50, 0.00, 0.00, 0.10), (1.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),  # bed
-    'mid_central':  ((0.38, 0.15, 0.05, 0.20, 0.35, 0.00, 0.00, 0.00), (0.8, 0.6, 0.6, 0.7, 0.7, 0.9, 0.9, 0.9)),  # about
-    'mid_round':    ((0.50, 0.00, 0.75, 0.15, 0.30, 0.00, 0.00, 0.00), (1.2, 1.5, 1.8, 1.0, 1.0, 1.0, 1.0, 1.0)),  # ball
-    'close_front':  ((0.18, 1.00, 0.00, 0.35, 0.45, 0.00, 0.00, 0.15), (1.2, 1.5, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0)),  # bee
-    'close_round':  ((0.16, 0.00, 1.00, 0.10, 0.20, 0.00, 0.00, 0.00), (1.2, 2.0, 2.5, 1.0, 1.0, 1.0, 1.0, 1.0)),  # moon
+    'rest': ((0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)),
+    'bilabial': ((0.06, 0.10, 0.10, 0.00, 0.00, 1.00, 0.00, 0.00), (8, 0.3, 0.3, 20, 20, 60, 8, 1.0)),  # p b m
+    'labiodental': ((0.12, 0.20, 0.00, 0.30, 0.00, 0.00, 1.00, 0.00), (8, 0.4, 0.4, 10, 20, 6.0, 40, 1.0)),  # f v
+    'dental': ((0.18, 0.20, 0.00, 0.25, 0.35, 0.00, 0.00, 1.00), (2.0, 0.5, 0.4, 1.0, 1.0, 1.5, 1.5, 12)),  # th
+    'alveolar': ((0.16, 0.25, 0.00, 0.25, 0.35, 0.00, 0.00, 0.75), (2.0, 0.5, 0.3, 0.8, 0.8, 1.5, 1.5, 8.0)),  # t d n
+    'lateral': ((0.28, 0.20, 0.00, 0.22, 0.35, 0.00, 0.00, 0.90), (1.0, 0.5, 0.4, 0.8, 0.8, 1.5, 1.5, 8.0)),  # l
+    'sibilant': ((0.06, 0.45, 0.00, 0.45, 0.55, 0.00, 0.00, 0.25), (3.0, 0.8, 0.6, 2.0, 2.0, 1.5, 1.5, 2.0)),  # s z
+    'postalveolar': (
+        (0.10, 0.00, 0.60, 0.50, 0.55, 0.00, 0.00, 0.15),
+        (3.0, 1.0, 2.0, 2.0, 2.0, 1.5, 1.5, 1.5),
+    ),  # sh ch j
+    'velar': ((0.25, 0.15, 0.00, 0.20, 0.30, 0.00, 0.00, 0.00), (0.5, 0.3, 0.3, 0.4, 0.4, 1.0, 1.0, 1.5)),  # k g ng
+    'rhotic': ((0.18, 0.00, 0.55, 0.20, 0.35, 0.00, 0.00, 0.10), (1.0, 0.8, 1.2, 0.8, 0.8, 1.0, 1.0, 1.5)),  # r
+    'labiovelar': ((0.10, 0.00, 1.00, 0.05, 0.10, 0.00, 0.00, 0.00), (2.5, 3.0, 5.0, 2.0, 2.0, 1.5, 1.5, 1.0)),  # w
+    'glottal': ((0.40, 0.15, 0.00, 0.15, 0.25, 0.00, 0.00, 0.00), (0.2, 0.1, 0.1, 0.2, 0.2, 0.8, 0.8, 0.8)),  # h
+    'open_front': ((0.90, 0.45, 0.00, 0.40, 0.55, 0.00, 0.00, 0.05), (2.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),  # apple
+    'open_back': ((1.00, 0.05, 0.10, 0.30, 0.55, 0.00, 0.00, 0.00), (2.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),  # farm
+    'mid_front': ((0.50, 0.60, 0.00, 0.35, 0.50, 0.00, 0.00, 0.10), (1.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),  # bed
+    'mid_central': (
+        (0.38, 0.15, 0.05, 0.20, 0.35, 0.00, 0.00, 0.00),
+        (0.8, 0.6, 0.6, 0.7, 0.7, 0.9, 0.9, 0.9),
+    ),  # about
+    'mid_round': ((0.50, 0.00, 0.75, 0.15, 0.30, 0.00, 0.00, 0.00), (1.2, 1.5, 1.8, 1.0, 1.0, 1.0, 1.0, 1.0)),  # ball
+    'close_front': ((0.18, 1.00, 0.00, 0.35, 0.45, 0.00, 0.00, 0.15), (1.2, 1.5, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0)),  # bee
+    'close_round': ((0.16, 0.00, 1.00, 0.10, 0.20, 0.00, 0.00, 0.00), (1.2, 2.0, 2.5, 1.0, 1.0, 1.0, 1.0, 1.0)),  # moon
 }
 VISEMES = tuple(_TABLE)
-VISEME_TARGETS   = np.array([_TABLE[v][0] for v in VISEMES], np.float32)  # (19,8)
+VISEME_TARGETS = np.array([_TABLE[v][0] for v in VISEMES], np.float32)  # (19,8)
 VISEME_DOMINANCE = np.array([_TABLE[v][1] for v in VISEMES], np.float32)  # (19,8)
 
 # espeak's mnemonics -> one viseme, or two that a diphthong moves between
-_PHONEME_VISEMES = {symbol: tuple(visemes.split('>')) for visemes, symbols in {
-    'rest': '_ _: _! _|',                'bilabial': 'p b m m- p- b-',        'labiodental': 'f v v#',
-    'dental': 'T D t[ d[',              'alveolar': 't d n n- t# t2 d# n^',  'lateral': 'l l- l^ l#',
-    'sibilant': 's z z#',               'postalveolar': 'S Z tS dZ',         'velar': 'k g N x k- Q',
-    'rhotic': 'r r- r# R R2 *',         'labiovelar': 'w w#',                'glottal': 'h h# ? H',
-    'open_front': 'a aa a: &',          'open_back': 'A: A A# 0 0: A2',      'mid_front': 'E E: E2 E# e e: e#',
-    'mid_central': '@ @2 @5 @- @: a# 3 3: 3# V V2 V: VR V3 I2# @#',          'mid_round': '0# O O: O2 o o:',
-    'close_front': 'I I2 I# i i: i2 i# j ; y',                               'close_round': 'U U# u u: u# U2 Y',
-    'mid_central>lateral': '@L',        'open_back>rhotic': 'A@ A@2',        'mid_round>rhotic': 'O@ o@ O@2',
-    'mid_front>mid_central': 'e@ E@',   'close_round>mid_central': 'U@',     'close_front>mid_central': 'i@ i@3 I@',
-    'open_back>close_front': 'aI aI2 aI3 aI@ AI',                            'open_back>close_round': 'aU aU2 aU@ aU3',
-    'mid_front>close_front': 'eI eI2',  'mid_round>close_front': 'OI OI2',   'mid_round>close_round': 'oU oU2 oU#',
-}.items() for symbol in symbols.split()}
+_PHONEME_VISEMES = {
+    symbol: tuple(visemes.split('>'))
+    for visemes, symbols in {
+        'rest': '_ _: _! _|',
+        'bilabial': 'p b m m- p- b-',
+        'labiodental': 'f v v#',
+        'dental': 'T D t[ d[',
+        'alveolar': 't d n n- t# t2 d# n^',
+        'lateral': 'l l- l^ l#',
+        'sibilant': 's z z#',
+        'postalveolar': 'S Z tS dZ',
+        'velar': 'k g N x k- Q',
+        'rhotic': 'r r- r# R R2 *',
+        'labiovelar': 'w w#',
+        'glottal': 'h h# ? H',
+        'open_front': 'a aa a: &',
+        'open_back': 'A: A A# 0 0: A2',
+        'mid_front': 'E E: E2 E# e e: e#',
+        'mid_central': '@ @2 @5 @- @: a# 3 3: 3# V V2 V: VR V3 I2# @#',
+        'mid_round': '0# O O: O2 o o:',
+        'close_front': 'I I2 I# i i: i2 i# j ; y',
+        'close_round': 'U U# u u: u# U2 Y',
+        'mid_central>lateral': '@L',
+        'open_back>rhotic': 'A@ A@2',
+        'mid_round>rhotic': 'O@ o@ O@2',
+        'mid_front>mid_central': 'e@ E@',
+        'close_round>mid_central': 'U@',
+        'close_front>mid_central': 'i@ i@3 I@',
+        'open_back>close_front': 'aI aI2 aI3 aI@ AI',
+        'open_back>close_round': 'aU aU2 aU@ aU3',
+        'mid_front>close_front': 'eI eI2',
+        'mid_round>close_front': 'OI OI2',
+        'mid_round>close_round': 'oU oU2 oU#',
+    }.items()
+    for symbol in symbols.split()
+}
+
 
 def visemes_of(
-    symbol:str, # one espeak mnemonic, with or without stress mark
-)->tuple: # names of one viseme, or of the two that a diphthong moves between
+    symbol: str,  # one espeak mnemonic, with or without stress mark
+) -> tuple:  # names of one viseme, or of the two that a diphthong moves between
     "How a phoneme looks. `SpeakError` for a phoneme that English does not have."
-    try: return _PHONEME_VISEMES[_bare(symbol)]
-    except KeyError: raise SpeakError(f"The phoneme {symbol!r} has no mouth shape: give English text.") from None
+    try:
+        return _PHONEME_VISEMES[_bare(symbol)]
+    except KeyError:
+        raise SpeakError(f"The phoneme {symbol!r} has no mouth shape: give English text.") from None
 
 # %% ../../nbs/data/speech.ipynb #f7a43795
 _BEFORE_S, _AFTER_S = 0.050, 0.038  # reach of a phoneme of dominance 1
-_PULL = 0.45                        # reach falls with dominance**-_PULL above 1
+_PULL = 0.45  # reach falls with dominance**-_PULL above 1
 _UNSTRESSED = 0.85
-_CLOSURE_S = 0.05                   # a closure takes at least this long, begun in the phoneme before
+_CLOSURE_S = 0.05  # a closure takes at least this long, begun in the phoneme before
+
 
 def _segments(speech):
     "For each held stretch: index of its viseme, start, end, share of its targets that is reached; the rests in short pauses left out."
@@ -289,46 +373,56 @@ def _segments(speech):
     for i, (symbol, a, b) in enumerate(speech.phonemes):
         names, d = visemes_of(symbol), b - a
         vowel = VISEMES.index(names[0]) >= VISEMES.index('open_front') and _bare(symbol) not in ('j', ';')
-        scale = _UNSTRESSED if vowel and symbol[0] not in "'," else 1.
+        scale = _UNSTRESSED if vowel and symbol[0] not in "'," else 1.0
         if names[0] == 'rest':
             held = [(a if i == 0 else a + 0.04, b if i == last else b - 0.08)]
-            if held[0][1] <= held[0][0]: continue
-        elif len(names) == 2: held = [(a + 0.1*d, a + 0.35*d), (a + 0.7*d, a + 0.95*d)]
-        elif vowel: held = [(a + 0.2*d, a + 0.8*d)]
-        elif _bare(symbol).startswith(_PLOSIVE): held = [(min(a, a + 0.65*d - _CLOSURE_S), a + 0.65*d)]
-        else: held = [(min(a, b - _CLOSURE_S), b)]
+            if held[0][1] <= held[0][0]:
+                continue
+        elif len(names) == 2:
+            held = [(a + 0.1 * d, a + 0.35 * d), (a + 0.7 * d, a + 0.95 * d)]
+        elif vowel:
+            held = [(a + 0.2 * d, a + 0.8 * d)]
+        elif _bare(symbol).startswith(_PLOSIVE):
+            held = [(min(a, a + 0.65 * d - _CLOSURE_S), a + 0.65 * d)]
+        else:
+            held = [(min(a, b - _CLOSURE_S), b)]
         rows += [(VISEMES.index(n), *h, scale) for n, h in zip(names, held)]
     return [np.array(c) for c in zip(*rows)]
 
+
 def articulation(
-    speech:Speech,
-    fps:float=FPS, # video frames a second
-)->np.ndarray: # (T,8) float32 in [0,1], T=round(seconds*fps), columns `ARTICULATORS`
+    speech: Speech,
+    fps: float = FPS,  # video frames a second
+) -> np.ndarray:  # (T,8) float32 in [0,1], T=round(seconds*fps), columns `ARTICULATORS`
     "The mouth at the times k/fps: dominance functions after Cohen & Massaro (1993)."
     viseme, start, end, scale = _segments(speech)
-    t = np.arange(speech.frames(fps))[:, None]/fps                                    # (T,1)
+    t = np.arange(speech.frames(fps))[:, None] / fps  # (T,1)
     before, after = np.maximum(start - t, 0)[..., None], np.maximum(t - end, 0)[..., None]  # (T,S,1)
-    alpha = VISEME_DOMINANCE[viseme].astype(np.float64)                               # (S,8)
-    reach = np.maximum(alpha, 1)**-_PULL
-    D = alpha*np.exp(-(before/_BEFORE_S + after/_AFTER_S)/reach) + 1e-30              # (T,S,8)
-    target = VISEME_TARGETS[viseme]*scale[:, None]
-    return np.clip((D*target).sum(1)/D.sum(1), 0, 1).astype(np.float32)
+    alpha = VISEME_DOMINANCE[viseme].astype(np.float64)  # (S,8)
+    reach = np.maximum(alpha, 1) ** -_PULL
+    D = alpha * np.exp(-(before / _BEFORE_S + after / _AFTER_S) / reach) + 1e-30  # (T,S,8)
+    target = VISEME_TARGETS[viseme] * scale[:, None]
+    return np.clip((D * target).sum(1) / D.sum(1), 0, 1).astype(np.float32)
+
 
 def phoneme_at(
-    speech:Speech,
-    fps:float=FPS,
-)->list: # T symbols
+    speech: Speech,
+    fps: float = FPS,
+) -> list:  # T symbols
     "The phoneme that sounds at each video frame."
-    t = np.arange(speech.frames(fps))/fps
+    t = np.arange(speech.frames(fps)) / fps
     starts = np.array([a for _, a, _ in speech.phonemes])
     return [speech.phonemes[i][0] for i in np.searchsorted(starts, t, side='right') - 1]
 
+
 def viseme_at(
-    speech:Speech,
-    fps:float=FPS,
-)->list: # T names from `VISEMES`
+    speech: Speech,
+    fps: float = FPS,
+) -> list:  # T names from `VISEMES`
     "The viseme of each video frame: a diphthong's first for the first half, then its second."
-    t = np.arange(speech.frames(fps))/fps
-    rows = [(a + (b-a)*k/len(v), n) for s, a, b in speech.phonemes for v in [visemes_of(s)] for k, n in enumerate(v)]
+    t = np.arange(speech.frames(fps)) / fps
+    rows = [
+        (a + (b - a) * k / len(v), n) for s, a, b in speech.phonemes for v in [visemes_of(s)] for k, n in enumerate(v)
+    ]
     starts = np.array([a for a, _ in rows])
     return [rows[i][1] for i in np.searchsorted(starts, t, side='right') - 1]

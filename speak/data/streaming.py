@@ -6,114 +6,195 @@
 __all__ = ['LONGEST', 'FRESH', 'FIRST', 'MOST', 'FRAMES', 'Pool', 'Stream', 'cache_bytes', 'open_frames']
 
 # %% ../../nbs/data/streaming.ipynb #b4647d1c
-import csv, shutil
+import csv
+import shutil
 from functools import cached_property
 from pathlib import Path
+
 import numpy as np
 from torch.utils.data import get_worker_info
-from ..config import Config, EMOTIONS, FPS, SAMPLE_RATE, SpeakError, nearest
-from .corpora import Cache, SPOILT_SHARE, SyntheticCorpus, check_spoilt
+
+from ..config import EMOTIONS, FPS, SAMPLE_RATE, Config, SpeakError, nearest
+from .corpora import SPOILT_SHARE, Cache, SyntheticCorpus, check_spoilt
 
 # %% ../../nbs/data/streaming.ipynb #8a4f7680
 LONGEST = 96  # frames of a clip that are held
 
+
 class Pool:
     "The clips at hand, with what the samplers read of a `Cache`: `frames`, `landmarks`, `lids`, `known`, `surface`, `cover`, `clips`, `start`, `length`, `sound`. What `Stream.at` returns; the next one takes its memory."
-    known = surface = cover = None      # only the embedded corpus knows, and that is cached
-    def __init__(self, stream, held): # held: {slot: (ClipInfo, frames)}
+
+    known = surface = cover = None  # only the embedded corpus knows, and that is cached
+
+    def __init__(self, stream, held):  # held: {slot: (ClipInfo, frames)}
         slots = sorted(held)
-        self.folder, self.size, self.reading, self.news, self._around = stream.folder, stream.size, stream.reading, stream.news, stream.around
+        self.folder, self.size, self.reading, self.news, self._around = (
+            stream.folder,
+            stream.size,
+            stream.reading,
+            stream.news,
+            stream.around,
+        )
         self.clips, self._lengths = [held[s][0] for s in slots], [held[s][1] for s in slots]
-        self.start, self._waves = np.array(slots)*stream.longest, [stream.store['wave'][s] for s in slots]
-        self.frames, self.landmarks, self.lids = (stream.store[n].reshape(-1, *stream.store[n].shape[2:]) for n in ('frames', 'landmarks', 'lids'))
-    def __len__(self): return len(self.clips)
-    def length(self, clip:int)->int: return self._lengths[clip]
-    def sound(self, clip:int, frame:int, frames:int)->np.ndarray: # (round(frames/30·16000),) float32, zeros outside the clip
+        self.start, self._waves = np.array(slots) * stream.longest, [stream.store['wave'][s] for s in slots]
+        self.frames, self.landmarks, self.lids = (
+            stream.store[n].reshape(-1, *stream.store[n].shape[2:]) for n in ('frames', 'landmarks', 'lids')
+        )
+
+    def __len__(self):
+        return len(self.clips)
+
+    def length(self, clip: int) -> int:
+        return self._lengths[clip]
+
+    def sound(
+        self, clip: int, frame: int, frames: int
+    ) -> np.ndarray:  # (round(frames/30·16000),) float32, zeros outside the clip
         "The sound from one frame's time on, for so many frames' time; beyond `around` frames outside an excerpt it counts as silence."
-        n, a = round(frames/FPS*SAMPLE_RATE), round(frame/FPS*SAMPLE_RATE) + round(self._around/FPS*SAMPLE_RATE)
-        known = round((self._lengths[clip] + 2*self._around)/FPS*SAMPLE_RATE)
+        n, a = (
+            round(frames / FPS * SAMPLE_RATE),
+            round(frame / FPS * SAMPLE_RATE) + round(self._around / FPS * SAMPLE_RATE),
+        )
+        known = round((self._lengths[clip] + 2 * self._around) / FPS * SAMPLE_RATE)
         out, b, e = np.zeros(n, np.float32), max(a, 0), min(a + n, known)
-        if e > b: out[b - a:e - a] = self._waves[clip][b:e]/np.float32(32767)
+        if e > b:
+            out[b - a : e - a] = self._waves[clip][b:e] / np.float32(32767)
         return out
 
 # %% ../../nbs/data/streaming.ipynb #19cf54fa
-FRESH = 2          # batches of a worker for a turn, which is two clips
-FIRST = 16         # turns before the first batch; from there the pool grows as it turns over
-MOST = 128         # clips in a pool; more would make little difference to a batch
+FRESH = 2  # batches of a worker for a turn, which is two clips
+FIRST = 16  # turns before the first batch; from there the pool grows as it turns over
+MOST = 128  # clips in a pool; more would make little difference to a batch
+
 
 class Stream:
     "Clips of a corpus, decoded while training; `at` says what a batch is drawn from. Everything that a `Batches` asks of a cache."
-    def __init__(self, corpus,        # a `ClipFolder` or `ShardFolder`
-                 config:Config,
-                 processes:int=1,     # that train, each with `config.workers` workers
-                 pool_gb:float=4.,    # memory for decoded clips in each process, of all its workers together
-                 spoilt_share:float=SPOILT_SHARE, # of clips that cannot be read, past which the run stops
-                 log=None,            # csv file of the clips that were left out; None keeps no file
-                 longest:int=LONGEST):# frames of a clip that are held
-        self.corpus, self.size, self.seed, self.workers, self.spoilt_share = corpus, config.size, config.seed, max(1, config.workers), spoilt_share
-        self.folder, self.lanes = Path(f'{corpus.key}-{config.size}'), processes*max(1, config.workers)
+
+    def __init__(
+        self,
+        corpus,  # a `ClipFolder` or `ShardFolder`
+        config: Config,
+        processes: int = 1,  # that train, each with `config.workers` workers
+        pool_gb: float = 4.0,  # memory for decoded clips in each process, of all its workers together
+        spoilt_share: float = SPOILT_SHARE,  # of clips that cannot be read, past which the run stops
+        log=None,  # csv file of the clips that were left out; None keeps no file
+        longest: int = LONGEST,  # frames of a clip that are held
+    ):
+        self.corpus, self.size, self.seed, self.workers, self.spoilt_share = (
+            corpus,
+            config.size,
+            config.seed,
+            max(1, config.workers),
+            spoilt_share,
+        )
+        self.folder, self.lanes = Path(f'{corpus.key}-{config.size}'), processes * max(1, config.workers)
         self.clips = corpus.clips
         self.longest, self.around = max(longest, config.window), max(config.context, 4)
-        self.shapes = dict(frames=((self.longest, self.size, self.size, 3), np.uint8), landmarks=((self.longest, 68, 2), np.float32), lids=((self.longest,), np.float32),
-                           wave=((round((self.longest + 2*self.around)/FPS*SAMPLE_RATE),), np.int16))
+        self.shapes = dict(
+            frames=((self.longest, self.size, self.size, 3), np.uint8),
+            landmarks=((self.longest, 68, 2), np.float32),
+            lids=((self.longest,), np.float32),
+            wave=((round((self.longest + 2 * self.around) / FPS * SAMPLE_RATE),), np.int16),
+        )
         self._deal()
-        fit = int(pool_gb*1e9/self.workers/self.clip_bytes)
-        if fit < 16: raise SpeakError(f"pool_gb is {pool_gb:g}, room for {fit} clips of {self.longest} frames at {self.size}x{self.size} in each of {self.workers} workers; at least 16 are needed, so {16*self.workers*self.clip_bytes/1e9:.2g}, or fewer workers.")
-        self.turns = max(1, min(fit, MOST, min(np.bincount(self.lane_of)))//2)
-        self.reading = f'as a stream in {self.lanes} lanes with {2*self.turns} clips of up to {self.longest} frames each'
+        fit = int(pool_gb * 1e9 / self.workers / self.clip_bytes)
+        if fit < 16:
+            raise SpeakError(
+                f"pool_gb is {pool_gb:g}, room for {fit} clips of {self.longest} frames at {self.size}x{self.size} in each of {self.workers} workers; at least 16 are needed, so {16 * self.workers * self.clip_bytes / 1e9:.2g}, or fewer workers."
+            )
+        self.turns = max(1, min(fit, MOST, min(np.bincount(self.lane_of))) // 2)
+        self.reading = (
+            f'as a stream in {self.lanes} lanes with {2 * self.turns} clips of up to {self.longest} frames each'
+        )
         self.log, self.left_out, self.processes = Path(log) if log else None, {}, processes
-        self.__dict__.update(self._closed); self._news, self._told = [], {}
+        self.__dict__.update(self._closed)
+        self._news, self._told = [], {}
         if self.log and self.log.exists():
-            with open(self.log, newline='') as f: self.left_out = {r['clip']: r['reason'] for r in csv.DictReader(f) if r['corpus'] == corpus.key}
+            with open(self.log, newline='') as f:
+                self.left_out = {r['clip']: r['reason'] for r in csv.DictReader(f) if r['corpus'] == corpus.key}
             check_spoilt(self.left_out, len(self), spoilt_share, self.folder.name)
-        elif self.log: self.log.parent.mkdir(parents=True, exist_ok=True); self.log.write_text('corpus,clip,reason\n')
-    def __len__(self): return len(self.clips)
+        elif self.log:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.log.write_text('corpus,clip,reason\n')
+
+    def __len__(self):
+        return len(self.clips)
+
     _closed = dict(store=None, _lane=None, _view=None)
-    def __getstate__(self): return {**self.__dict__, **self._closed}          # a worker that starts as a new process makes a pool of its own
+
+    def __getstate__(self):
+        return {**self.__dict__, **self._closed}  # a worker that starts as a new process makes a pool of its own
+
     @property
-    def clip_bytes(self)->int: return sum(int(np.prod(shape))*np.dtype(kind).itemsize for shape, kind in self.shapes.values())
-    def summary(self)->str:
-        return (f'{len(self)} clips, {len({c.identity for c in self.clips})} people, {sum(c.has_sound for c in self.clips)} clips with sound; read while training in {self.lanes} lanes, each with up to {2*self.turns} decoded clips of up to {self.longest} frames, {2*self.turns*self.clip_bytes/1e9:.2g} GB'
-                + (f'; could not be read and left out: {len(self.left_out)}' if self.left_out else ''))
+    def clip_bytes(self) -> int:
+        return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in self.shapes.values())
+
+    def summary(self) -> str:
+        return (
+            f'{len(self)} clips, {len({c.identity for c in self.clips})} people, {sum(c.has_sound for c in self.clips)} clips with sound; read while training in {self.lanes} lanes, each with up to {2 * self.turns} decoded clips of up to {self.longest} frames, {2 * self.turns * self.clip_bytes / 1e9:.2g} GB'
+            + (f'; could not be read and left out: {len(self.left_out)}' if self.left_out else '')
+        )
 
     def _deal(self):
         "Which lane each clip is in."
         rng, people = np.random.default_rng([self.seed, 1]), {}
-        for i, c in enumerate(self.clips): people.setdefault(c.identity, []).append(i)
+        for i, c in enumerate(self.clips):
+            people.setdefault(c.identity, []).append(i)
         twos = []
-        for own in people.values(): own = rng.permutation(own); twos += [own[a:a + 2] for a in range(0, len(own), 2)]
-        if len(twos) < self.lanes: raise SpeakError(f"{self.folder.name} has {len(self)} clips of {len(people)} people, too few to be dealt to {self.lanes} workers; take frames='cache', or fewer workers or processes.")
+        for own in people.values():
+            own = rng.permutation(own)
+            twos += [own[a : a + 2] for a in range(0, len(own), 2)]
+        if len(twos) < self.lanes:
+            raise SpeakError(
+                f"{self.folder.name} has {len(self)} clips of {len(people)} people, too few to be dealt to {self.lanes} workers; take frames='cache', or fewer workers or processes."
+            )
         self.lane_of = np.empty(len(self), np.int32)
-        for k, t in enumerate(rng.permutation(len(twos))): self.lane_of[twos[t]] = k % self.lanes
+        for k, t in enumerate(rng.permutation(len(twos))):
+            self.lane_of[twos[t]] = k % self.lanes
+
     def _open(self, lane):
         "Begin a lane: its clips by emotion and person, and room for the pool."
         mine = np.flatnonzero(self.lane_of == lane)
         self._lane, self._kinds, self._of, self._mine = lane, {}, {}, mine
         for i in mine:
             c = self.clips[i]
-            self._kinds.setdefault(c.emotion, {}).setdefault(c.identity, []).append(int(i)); self._of.setdefault(c.identity, []).append(int(i))
+            self._kinds.setdefault(c.emotion, {}).setdefault(c.identity, []).append(int(i))
+            self._of.setdefault(c.identity, []).append(int(i))
         self._emotions = sorted(self._kinds)
-        if self.store is None: self.store = {n: np.zeros((2*self.turns, *shape), kind) for n, (shape, kind) in self.shapes.items()}
+        if self.store is None:
+            self.store = {n: np.zeros((2 * self.turns, *shape), kind) for n, (shape, kind) in self.shapes.items()}
         self._held, self._turns, self._tried, self._bad = {}, set(), set(), {}
-    def _shuffled(self, of, k, *name): # entry k of a list that is shuffled anew each time round
-        return of[np.random.default_rng([self.seed, 2, self._lane, *name, k//len(of)]).permutation(len(of))[k % len(of)]]
-    def turn(self, m:int)->list:
+
+    def _shuffled(self, of, k, *name):  # entry k of a list that is shuffled anew each time round
+        return of[
+            np.random.default_rng([self.seed, 2, self._lane, *name, k // len(of)]).permutation(len(of))[k % len(of)]
+        ]
+
+    def turn(self, m: int) -> list:
         "The clips of turn m of the open lane."
         emotion = self._shuffled(self._emotions, m)
-        kind, k = self._kinds[emotion], m//len(self._emotions)
+        kind, k = self._kinds[emotion], m // len(self._emotions)
         e = self._emotions.index(emotion)
         who = self._shuffled(list(kind), k, e)
-        own, k = kind[who], k//len(kind)
+        own, k = kind[who], k // len(kind)
         clip = self._shuffled(own, k, e, own[0])
         others = [i for i in self._of[who] if i != clip]
         return [clip, *([self._shuffled(others, k, e, own[0], 1)] if others else [])]
-    def _instead(self, clip, rng): # yields the clip, then what may take its place
+
+    def _instead(self, clip, rng):  # yields the clip, then what may take its place
         yield clip
         c, been = self.clips[clip], {clip}
         same = self._kinds[c.emotion]
-        for tier in (lambda: same[c.identity], lambda: [i for own in same.values() for i in own], lambda: self._mine.tolist()):
+        for tier in (
+            lambda: same[c.identity],
+            lambda: [i for own in same.values() for i in own],
+            lambda: self._mine.tolist(),
+        ):
             for i in rng.permutation(tier()):
-                if i not in been: been.add(int(i)); yield int(i)
+                if i not in been:
+                    been.add(int(i))
+                    yield int(i)
+
     def _read(self, m, which, clip):
         "Decode a clip, or what takes its place, into its turn's slot."
         rng = np.random.default_rng([self.seed, 3, self._lane, m, which])
@@ -122,78 +203,128 @@ class Stream:
             name = self.clips[i].name
             self._tried.add(i)
             if name not in self.left_out:
-                try: data = self.corpus.load(i, self.size, self.longest, part, self.around); break
-                except SpeakError as e: self._spoilt(name, str(e))
-            if name not in self._bad: self._bad[name] = self.left_out[name]; self._check()
-        else: raise SpeakError(f"None of the {len(self._mine)} clips that one of {self.lanes} workers reads can be used, the last because: {self.left_out[name]}")
-        slot, n = 2*(m % self.turns) + which, len(data['frames'])   # a function of the turn: the pool is the same whether it was filled one by one or at once
-        data['wave'] = np.round(np.clip(data['wave'], -1, 1)*32767)                       # as the cache keeps it
-        for key, values in data.items(): self.store[key][slot, :len(values)] = values
+                try:
+                    data = self.corpus.load(i, self.size, self.longest, part, self.around)
+                    break
+                except SpeakError as e:
+                    self._spoilt(name, str(e))
+            if name not in self._bad:
+                self._bad[name] = self.left_out[name]
+                self._check()
+        else:
+            raise SpeakError(
+                f"None of the {len(self._mine)} clips that one of {self.lanes} workers reads can be used, the last because: {self.left_out[name]}"
+            )
+        slot, n = (
+            2 * (m % self.turns) + which,
+            len(data['frames']),
+        )  # a function of the turn: the pool is the same whether it was filled one by one or at once
+        data['wave'] = np.round(np.clip(data['wave'], -1, 1) * 32767)  # as the cache keeps it
+        for key, values in data.items():
+            self.store[key][slot, : len(values)] = values
         self._held[slot] = self.clips[i], n
+
     def _spoilt(self, name, reason):
-        if get_worker_info() is None: self.leave_out(name, reason)
-        else: self.left_out[name] = reason; self._news.append((name, reason))            # for the training process, which `loader` tells
-    def _check(self): check_spoilt(self._bad, len(self._tried), self.spoilt_share, self.folder.name, sure=4)
-    def news(self)->list:
+        if get_worker_info() is None:
+            self.leave_out(name, reason)
+        else:
+            self.left_out[name] = reason
+            self._news.append((name, reason))  # for the training process, which `loader` tells
+
+    def _check(self):
+        check_spoilt(self._bad, len(self._tried), self.spoilt_share, self.folder.name, sure=4)
+
+    def news(self) -> list:
         "(name, reason) of the clips that this worker left out since it was last asked."
         news, self._news = self._news, []
         return news
-    def leave_out(self, clip:str, reason:str):
+
+    def leave_out(self, clip: str, reason: str):
         "Tell once that a clip cannot be used."
-        if clip in self.left_out: return
+        if clip in self.left_out:
+            return
         self.left_out[clip] = self._told[clip] = reason
         print(f'left out ({len(self.left_out)} of {len(self)} so far): {clip}: {reason}')
         if self.log:
-            with open(self.log, 'a', newline='') as f: csv.writer(f).writerow([self.corpus.key, clip, reason])
+            with open(self.log, 'a', newline='') as f:
+                csv.writer(f).writerow([self.corpus.key, clip, reason])
         check_spoilt(self.left_out, len(self), self.spoilt_share, self.folder.name)
-        check_spoilt(self._told, max(1, len(self)//self.processes), self.spoilt_share, self.folder.name)   # each process is told of its own
-    def at(self, step:int, process:int)->Pool:
+        check_spoilt(
+            self._told, max(1, len(self) // self.processes), self.spoilt_share, self.folder.name
+        )  # each process is told of its own
+
+    def at(self, step: int, process: int) -> Pool:
         "What batch number `step` of a process is drawn from. Called with the steps of one worker it reads what is new; with those of several in turn it reads everything anew each time."
-        lane = process*self.workers + step % self.workers
-        if lane != self._lane: self._open(lane); self._view = None
-        end = min(FIRST, self.turns) + step//self.workers//FRESH
+        lane = process * self.workers + step % self.workers
+        if lane != self._lane:
+            self._open(lane)
+            self._view = None
+        end = min(FIRST, self.turns) + step // self.workers // FRESH
         wanted = set(range(max(0, end - self.turns), end))
-        if self._view is not None and wanted == self._turns: return self._view
+        if self._view is not None and wanted == self._turns:
+            return self._view
         for m in self._turns - wanted:
-            for which in range(2): self._held.pop(2*(m % self.turns) + which, None)
+            for which in range(2):
+                self._held.pop(2 * (m % self.turns) + which, None)
         for m in sorted(wanted - self._turns):
-            for which, clip in enumerate(self.turn(m)): self._read(m, which, clip)
+            for which, clip in enumerate(self.turn(m)):
+                self._read(m, which, clip)
         self._turns = wanted
         self._view = Pool(self, self._held)
         return self._view
+
     @cached_property
-    def landmarks(self)->np.ndarray:
+    def landmarks(self) -> np.ndarray:
         "Landmarks of a frame of eight clips, for `check_settings`: whether the corpus has them."
         found, reason = [], ''
         for i in np.linspace(0, len(self) - 1, min(len(self), 8)).astype(int):
-            try: found.append(self.corpus.load(int(i), self.size, 1)['landmarks'])
-            except SpeakError as e: reason = e
-        if not found: raise SpeakError(f"None of eight clips of {self.folder.name} can be read, the last because: {reason}")
+            try:
+                found.append(self.corpus.load(int(i), self.size, 1)['landmarks'])
+            except SpeakError as e:
+                reason = e
+        if not found:
+            raise SpeakError(f"None of eight clips of {self.folder.name} can be read, the last because: {reason}")
         return np.concatenate(found)
 
 # %% ../../nbs/data/streaming.ipynb #fea67162
-def cache_bytes(corpus, size:int)->float:
+def cache_bytes(corpus, size: int) -> float:
     "How large a corpus is as a cache, guessed from the lengths of twenty clips."
     frames, n = [], len(corpus.clips)
     for i in np.linspace(0, n - 1, min(n, 20)).astype(int):
-        try: frames.append(corpus.frames(int(i)))
-        except SpeakError: pass                    # whoever reads the clips will say so
-    return n*float(np.mean(frames or [0]))*(3*size**2 + 68*2*4 + 4 + 2*SAMPLE_RATE/FPS)
+        try:
+            frames.append(corpus.frames(int(i)))
+        except SpeakError:
+            pass  # whoever reads the clips will say so
+    return n * float(np.mean(frames or [0])) * (3 * size**2 + 68 * 2 * 4 + 4 + 2 * SAMPLE_RATE / FPS)
+
 
 FRAMES = 'auto', 'cache', 'stream'
 
-def open_frames(corpus,            # from `open_corpus`
-                config:Config,
-                folder,            # where the cache is, or will be
-                frames:str='auto', # of `FRAMES`
-                spoilt_share:float=SPOILT_SHARE, # of clips that cannot be read, past which the run stops
-                **stream):         # what else `Stream` takes
+
+def open_frames(
+    corpus,  # from `open_corpus`
+    config: Config,
+    folder,  # where the cache is, or will be
+    frames: str = 'auto',  # of `FRAMES`
+    spoilt_share: float = SPOILT_SHARE,  # of clips that cannot be read, past which the run stops
+    **stream,  # what else `Stream` takes
+):
     "What a run draws its frames from: a memory-mapped `Cache`, built if need be, or a `Stream`."
-    if frames not in FRAMES: raise SpeakError(f"frames cannot be '{frames}': {nearest(frames, FRAMES)}")
+    if frames not in FRAMES:
+        raise SpeakError(f"frames cannot be '{frames}': {nearest(frames, FRAMES)}")
     if frames == 'auto':
         final = Cache.place(corpus, folder, config.size)
         there = next(p for p in (final, *final.resolve().parents) if p.exists())
-        fits = isinstance(corpus, SyntheticCorpus) or there == final or cache_bytes(corpus, config.size) <= shutil.disk_usage(there).free/2
+        fits = (
+            isinstance(corpus, SyntheticCorpus)
+            or there == final
+            or cache_bytes(corpus, config.size) <= shutil.disk_usage(there).free / 2
+        )
         frames = 'cache' if fits else 'stream'
-    if frames == 'stream' and isinstance(corpus, SyntheticCorpus): raise SpeakError("The embedded corpus is rendered into a cache, not streamed; take frames='cache', or 'auto'.")
-    return Cache.build(corpus, folder, config.size, spoilt_share=spoilt_share) if frames == 'cache' else Stream(corpus, config, spoilt_share=spoilt_share, **stream)
+    if frames == 'stream' and isinstance(corpus, SyntheticCorpus):
+        raise SpeakError("The embedded corpus is rendered into a cache, not streamed; take frames='cache', or 'auto'.")
+    return (
+        Cache.build(corpus, folder, config.size, spoilt_share=spoilt_share)
+        if frames == 'cache'
+        else Stream(corpus, config, spoilt_share=spoilt_share, **stream)
+    )

@@ -7,1045 +7,2316 @@ __all__ = ['PEOPLE', 'IDENTITY_SPLITS', 'MORE_PEOPLE', 'SURFACE_HEAD', 'SURFACE'
            'truth', 'recombine', 'factors_for', 'Clip', 'head_places', 'pose_of', 'render', 'lookup', 'ACTION_UNITS']
 
 # %% ../../nbs/data/synthetic.ipynb #781be02c
-import colorsys, functools, hashlib
+import colorsys
+import functools
+import hashlib
 from dataclasses import dataclass, replace
+
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import Delaunay
+
 from ..caches import compiled
 from ..config import FPS
-from ..labels import ACTION_UNITS, ARTICULATORS, EMOTIONS
 from .media import pingpong_index
-from .speech import SENTENCE_SPLITS, VOICES, sentence, speak_text, articulation
+from .speech import SENTENCE_SPLITS, VOICES, articulation, sentence, speak_text
+from ..labels import ACTION_UNITS, ARTICULATORS, EMOTIONS
 
 _all_ = ['ACTION_UNITS']
 
 # %% ../../nbs/data/synthetic.ipynb #f0092bed
-_RINGS = np.array([ # front y, z   side x, y, z          back y, z    roundness of the front arc
-    [ 1.00, -.02,   .03, 1.00, -.10,    1.00, -.16,  2.0],
-    [  .97,  .24,   .285, .965, -.10,    .96, -.42,  2.0],
-    [  .86,  .48,   .485, .84, -.10,     .80, -.66,  2.05],
-    [  .66,  .66,   .622, .63, -.10,     .58, -.82,  2.15],
-    [  .42,  .75,   .685, .40, -.10,     .33, -.88,  2.25],
-    [  .20,  .785,  .695, .19, -.09,     .10, -.85,  2.35],   # brows
-    [  .00,  .755,  .68,  .00, -.08,    -.10, -.78,  2.3],    # eyes
-    [ -.20,  .765,  .665, -.17, -.05,   -.27, -.66,  2.2],
-    [ -.40,  .785,  .64, -.32, -.02,    -.39, -.54,  2.1],    # nose base
-    [ -.58,  .775,  .61, -.44,  .02,    -.47, -.48,  2.05],   # mouth
-    [ -.74,  .745,  .575, -.54,  .05,   -.53, -.45,  2.05],
-    [ -.89,  .745,  .525, -.62,  .07,   -.58, -.43,  2.05],
-    [-1.00,  .66,   .46, -.69,  .06,    -.63, -.42,  2.05],   # chin
-    [-1.02,  .46,   .40, -.78,  .00,    -.70, -.41,  2.0],
-    [-1.06,  .27,   .37, -.90, -.06,    -.82, -.41,  2.0],
-    [-1.22,  .20,   .36, -1.10, -.10,  -1.05, -.42,  2.0],
-    [-1.48,  .20,   .39, -1.40, -.12,  -1.35, -.45,  2.0],
-    [-1.75,  .22,   .46, -1.70, -.12,  -1.65, -.48,  2.0]])
+_RINGS = np.array(
+    [  # front y, z   side x, y, z          back y, z    roundness of the front arc
+        [1.00, -0.02, 0.03, 1.00, -0.10, 1.00, -0.16, 2.0],
+        [0.97, 0.24, 0.285, 0.965, -0.10, 0.96, -0.42, 2.0],
+        [0.86, 0.48, 0.485, 0.84, -0.10, 0.80, -0.66, 2.05],
+        [0.66, 0.66, 0.622, 0.63, -0.10, 0.58, -0.82, 2.15],
+        [0.42, 0.75, 0.685, 0.40, -0.10, 0.33, -0.88, 2.25],
+        [0.20, 0.785, 0.695, 0.19, -0.09, 0.10, -0.85, 2.35],  # brows
+        [0.00, 0.755, 0.68, 0.00, -0.08, -0.10, -0.78, 2.3],  # eyes
+        [-0.20, 0.765, 0.665, -0.17, -0.05, -0.27, -0.66, 2.2],
+        [-0.40, 0.785, 0.64, -0.32, -0.02, -0.39, -0.54, 2.1],  # nose base
+        [-0.58, 0.775, 0.61, -0.44, 0.02, -0.47, -0.48, 2.05],  # mouth
+        [-0.74, 0.745, 0.575, -0.54, 0.05, -0.53, -0.45, 2.05],
+        [-0.89, 0.745, 0.525, -0.62, 0.07, -0.58, -0.43, 2.05],
+        [-1.00, 0.66, 0.46, -0.69, 0.06, -0.63, -0.42, 2.05],  # chin
+        [-1.02, 0.46, 0.40, -0.78, 0.00, -0.70, -0.41, 2.0],
+        [-1.06, 0.27, 0.37, -0.90, -0.06, -0.82, -0.41, 2.0],
+        [-1.22, 0.20, 0.36, -1.10, -0.10, -1.05, -0.42, 2.0],
+        [-1.48, 0.20, 0.39, -1.40, -0.12, -1.35, -0.45, 2.0],
+        [-1.75, 0.22, 0.46, -1.70, -0.12, -1.65, -0.48, 2.0],
+    ]
+)
 _ring = PchipInterpolator(np.arange(len(_RINGS)), _RINGS)
-_EYE, _MOUTH_Y, _MOUTH_W, _EYE_W = np.array([.275, 0.]), -.585, .225, .14
+_EYE, _MOUTH_Y, _MOUTH_W, _EYE_W = np.array([0.275, 0.0]), -0.585, 0.225, 0.14
+
 
 def _surface(
-    theta, # azimuth, radians, 0 in front, positive to the image's right
-    t,     # ring, 0 (crown) to 17 (below the neck)
-): # (...,3) points of the plain head, before any feature
-    yf, zf, xs, ys, zs, yb, zb, n = np.moveaxis(_ring(np.clip(t, 0, len(_RINGS)-1)), -1, 0)
+    theta,  # azimuth, radians, 0 in front, positive to the image's right
+    t,  # ring, 0 (crown) to 17 (below the neck)
+):  # (...,3) points of the plain head, before any feature
+    yf, zf, xs, ys, zs, yb, zb, n = np.moveaxis(_ring(np.clip(t, 0, len(_RINGS) - 1)), -1, 0)
     s, c = np.sin(theta), np.cos(theta)
     n = np.where(c > 0, n, 2.2)
-    r = (np.abs(s)**n + np.abs(c)**n)**(-1/n)
-    y = np.where(c > 0, yf, yb); y = y + (ys-y)*s*s
-    return np.stack([xs*r*s, y, zs + np.where(c > 0, zf-zs, zs-zb)*r*c], -1)
+    r = (np.abs(s) ** n + np.abs(c) ** n) ** (-1 / n)
+    y = np.where(c > 0, yf, yb)
+    y = y + (ys - y) * s * s
+    return np.stack([xs * r * s, y, zs + np.where(c > 0, zf - zs, zs - zb) * r * c], -1)
 
-def _locate(x, y): # the (theta, t) whose place on the front is (x,y): Newton's method, numeric derivatives
+
+def _locate(x, y):  # the (theta, t) whose place on the front is (x,y): Newton's method, numeric derivatives
     x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
-    th, t = np.arcsin(np.clip(x/.8, -.95, .95)), np.interp(-y, -_RINGS[:13, 0], np.arange(13))
+    th, t = np.arcsin(np.clip(x / 0.8, -0.95, 0.95)), np.interp(-y, -_RINGS[:13, 0], np.arange(13))
     for _ in range(40):
         e = 1e-4
-        p, pa, pb = (_surface(th+a, t+b)[..., :2] for a, b in ((0, 0), (e, 0), (0, e)))
-        j11, j21, j12, j22 = *np.moveaxis((pa-p)/e, -1, 0), *np.moveaxis((pb-p)/e, -1, 0)
-        rx, ry = x-p[..., 0], y-p[..., 1]
-        det = j11*j22-j12*j21
-        th = th + .7*np.clip((j22*rx-j12*ry)/det, -.2, .2); t = np.clip(t + .7*np.clip((j11*ry-j21*rx)/det, -.5, .5), .2, 16.5)
+        p, pa, pb = (_surface(th + a, t + b)[..., :2] for a, b in ((0, 0), (e, 0), (0, e)))
+        j11, j21, j12, j22 = *np.moveaxis((pa - p) / e, -1, 0), *np.moveaxis((pb - p) / e, -1, 0)
+        rx, ry = x - p[..., 0], y - p[..., 1]
+        det = j11 * j22 - j12 * j21
+        th = th + 0.7 * np.clip((j22 * rx - j12 * ry) / det, -0.2, 0.2)
+        t = np.clip(t + 0.7 * np.clip((j11 * ry - j21 * rx) / det, -0.5, 0.5), 0.2, 16.5)
     return th, t
 
 # %% ../../nbs/data/synthetic.ipynb #79617375
-def _bump(x, y, cx, cy, sx, sy): return np.exp(-((x-cx)/sx)**2 - ((y-cy)/sy)**2)
-def _step(a, b, x): # smooth step from 0 at a to 1 at b
-    u = np.clip((x-a)/(b-a), 0, 1); return u*u*(3-2*u)
-def _to_curve(x, y, pts): # distance of each (x,y) to a polyline
+def _bump(x, y, cx, cy, sx, sy):
+    return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
+
+
+def _step(a, b, x):  # smooth step from 0 at a to 1 at b
+    u = np.clip((x - a) / (b - a), 0, 1)
+    return u * u * (3 - 2 * u)
+
+
+def _to_curve(x, y, pts):  # distance of each (x,y) to a polyline
     d = np.full(np.shape(x), np.inf)
     for (x0, y0), (x1, y1) in zip(pts[:-1], pts[1:]):
-        u = np.clip(((x-x0)*(x1-x0)+(y-y0)*(y1-y0))/((x1-x0)**2+(y1-y0)**2), 0, 1)
-        d = np.minimum(d, np.hypot(x-x0-u*(x1-x0), y-y0-u*(y1-y0)))
+        u = np.clip(((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / ((x1 - x0) ** 2 + (y1 - y0) ** 2), 0, 1)
+        d = np.minimum(d, np.hypot(x - x0 - u * (x1 - x0), y - y0 - u * (y1 - y0)))
     return d
 
-_BALL, _BALL_Z, _LID = .161, .545, .175   # eye ball: radius, depth of its centre; radius of the lids' sphere
-_nose_height = PchipInterpolator([-.50, -.455, -.42, -.385, -.35, -.30, -.22, -.10, .02, .10, .20, .3], [0, .0, .05, .17, .225, .235, .19, .125, .07, .055, .03, 0])
-_nose_width  = PchipInterpolator([-.50, -.40, -.33, -.26, -.10, .05, .2, .3], [.10, .095, .085, .07, .055, .055, .09, .12])
-_FOLD = [(.125, -.345), (.20, -.43), (.265, -.56), (.27, -.66)]
 
-def _sculpt(p, front): # features on plain points p (N,3); front (N,) is 1 on the face and 0 behind the ears
-    x, y, z = p.T.copy(); a = np.abs(x); inside = (y > -.5) & (y < .3)
-    f  = .035*_bump(a, y, .25, .175, .22, .07) - .085*_bump(a, y, .285, .015, .17, .10) + .03*_bump(a, y, .41, -.17, .14, .12)
-    f -= .018*_bump(a, y, .14, .03, .05, .07) + .02*_bump(a, y, .30, -.42, .13, .14)
-    nose = np.where(inside, _nose_height(np.clip(y, -.5, .3)), 0)
-    f += nose*np.exp(-(a/_nose_width(np.clip(y, -.5, .3)))**2)
-    f += .085*_bump(a, y, .098, -.355, .042, .042) + .03*_bump(a, y, .0, -.33, .06, .05)
-    f -= .014*np.exp(-(_to_curve(a, y, _FOLD)/.035)**2)
-    f += .05*_bump(a, y, 0, -.56, .25, .13) + .022*_bump(a, y, .04, -.525, .14, .035) + .026*_bump(a, y, 0, -.66, .13, .05)
-    f -= .013*_bump(a, y, 0, -.47, .025, .04) + .03*_bump(a, y, 0, -.765, .16, .04) + .025*_bump(a, y, .255, -.59, .04, .045)
-    f += .05*_bump(a, y, 0, -.90, .17, .10)
-    z = z + front*f
-    dx, dy = a-_EYE[0], y-_EYE[1]
-    lid = _BALL_Z + np.sqrt(np.maximum(_LID**2-dx*dx-dy*dy, .0004))
-    m = front*(1-_step(.72, 1.35, np.hypot(dx/.185, dy/.115)))
-    return np.stack([x, y, z+(lid-z)*m], 1)
+_BALL, _BALL_Z, _LID = 0.161, 0.545, 0.175  # eye ball: radius, depth of its centre; radius of the lids' sphere
+_nose_height = PchipInterpolator(
+    [-0.50, -0.455, -0.42, -0.385, -0.35, -0.30, -0.22, -0.10, 0.02, 0.10, 0.20, 0.3],
+    [0, 0.0, 0.05, 0.17, 0.225, 0.235, 0.19, 0.125, 0.07, 0.055, 0.03, 0],
+)
+_nose_width = PchipInterpolator(
+    [-0.50, -0.40, -0.33, -0.26, -0.10, 0.05, 0.2, 0.3], [0.10, 0.095, 0.085, 0.07, 0.055, 0.055, 0.09, 0.12]
+)
+_FOLD = [(0.125, -0.345), (0.20, -0.43), (0.265, -0.56), (0.27, -0.66)]
+
+
+def _sculpt(p, front):  # features on plain points p (N,3); front (N,) is 1 on the face and 0 behind the ears
+    x, y, z = p.T.copy()
+    a = np.abs(x)
+    inside = (y > -0.5) & (y < 0.3)
+    f = (
+        0.035 * _bump(a, y, 0.25, 0.175, 0.22, 0.07)
+        - 0.085 * _bump(a, y, 0.285, 0.015, 0.17, 0.10)
+        + 0.03 * _bump(a, y, 0.41, -0.17, 0.14, 0.12)
+    )
+    f -= 0.018 * _bump(a, y, 0.14, 0.03, 0.05, 0.07) + 0.02 * _bump(a, y, 0.30, -0.42, 0.13, 0.14)
+    nose = np.where(inside, _nose_height(np.clip(y, -0.5, 0.3)), 0)
+    f += nose * np.exp(-((a / _nose_width(np.clip(y, -0.5, 0.3))) ** 2))
+    f += 0.085 * _bump(a, y, 0.098, -0.355, 0.042, 0.042) + 0.03 * _bump(a, y, 0.0, -0.33, 0.06, 0.05)
+    f -= 0.014 * np.exp(-((_to_curve(a, y, _FOLD) / 0.035) ** 2))
+    f += (
+        0.05 * _bump(a, y, 0, -0.56, 0.25, 0.13)
+        + 0.022 * _bump(a, y, 0.04, -0.525, 0.14, 0.035)
+        + 0.026 * _bump(a, y, 0, -0.66, 0.13, 0.05)
+    )
+    f -= (
+        0.013 * _bump(a, y, 0, -0.47, 0.025, 0.04)
+        + 0.03 * _bump(a, y, 0, -0.765, 0.16, 0.04)
+        + 0.025 * _bump(a, y, 0.255, -0.59, 0.04, 0.045)
+    )
+    f += 0.05 * _bump(a, y, 0, -0.90, 0.17, 0.10)
+    z = z + front * f
+    dx, dy = a - _EYE[0], y - _EYE[1]
+    lid = _BALL_Z + np.sqrt(np.maximum(_LID**2 - dx * dx - dy * dy, 0.0004))
+    m = front * (1 - _step(0.72, 1.35, np.hypot(dx / 0.185, dy / 0.115)))
+    return np.stack([x, y, z + (lid - z) * m], 1)
 
 # %% ../../nbs/data/synthetic.ipynb #d46b87d3
-def _mouth_columns(n=17): return -np.cos(np.linspace(0, np.pi, n))      # -1 (left corner) .. 1
-def _lip_curve(u, ring, upper): # place of column u on a ring: 0 inner edge, 1 inside the red, 2 its border, 3-4 on the skin
-    c = np.sqrt(np.maximum(1-u*u, 0)); w = _MOUTH_W + (0, .006, .012, .045, .09)[ring]
-    bow = .012*np.exp(-((np.abs(u)-.22)/.13)**2) - .010*np.exp(-(u/.10)**2)
-    h = ((.028, .058, .088+bow, .125, .175) if upper else (.028, .075, .122, .155, .20))[ring]
+def _mouth_columns(n=17):
+    return -np.cos(np.linspace(0, np.pi, n))  # -1 (left corner) .. 1
+
+
+def _lip_curve(
+    u, ring, upper
+):  # place of column u on a ring: 0 inner edge, 1 inside the red, 2 its border, 3-4 on the skin
+    c = np.sqrt(np.maximum(1 - u * u, 0))
+    w = _MOUTH_W + (0, 0.006, 0.012, 0.045, 0.09)[ring]
+    bow = 0.012 * np.exp(-(((np.abs(u) - 0.22) / 0.13) ** 2)) - 0.010 * np.exp(-((u / 0.10) ** 2))
+    h = ((0.028, 0.058, 0.088 + bow, 0.125, 0.175) if upper else (0.028, 0.075, 0.122, 0.155, 0.20))[ring]
     shape = c if ring in (0, 3, 4) else (c**1.25 if upper else c**1.1)
-    return w*u, _MOUTH_Y + .010*u*u + (1 if upper else -1)*h*shape
-def _lid_curve(u, ring, upper): # u: -1 inner corner .. 1 outer corner; ring 0 is the lid's margin
-    e = (0, .022, .05, .085)[ring]; c = np.sqrt(np.maximum(1-u*u, 0))
-    h = (.072 if upper else .043)*c
-    return (_EYE_W+e*.9)*u, .010*u + (1 if upper else -1)*(h+e*c*(1 if upper else .9))
+    return w * u, _MOUTH_Y + 0.010 * u * u + (1 if upper else -1) * h * shape
 
-_BROW = np.array([(.105, .182), (.19, .206), (.28, .218), (.36, .205), (.435, .162)])   # a brow's mid line, from the nose outwards
-_NOSE = [(0, .04), (0, -.085), (0, -.205), (0, -.315), (-.088, -.405), (-.045, -.422), (0, -.432), (.045, -.422), (.088, -.405)]
-_JAW_T = (6.2, 7.3, 8.4, 9.5, 10.7)                                   # rings of landmarks 0-4, found on the outline of each ring
 
-def _closed(rings_of, columns): # loops of points: upper from left to right, then lower back
+def _lid_curve(u, ring, upper):  # u: -1 inner corner .. 1 outer corner; ring 0 is the lid's margin
+    e = (0, 0.022, 0.05, 0.085)[ring]
+    c = np.sqrt(np.maximum(1 - u * u, 0))
+    h = (0.072 if upper else 0.043) * c
+    return (_EYE_W + e * 0.9) * u, 0.010 * u + (1 if upper else -1) * (h + e * c * (1 if upper else 0.9))
+
+
+_BROW = np.array(
+    [(0.105, 0.182), (0.19, 0.206), (0.28, 0.218), (0.36, 0.205), (0.435, 0.162)]
+)  # a brow's mid line, from the nose outwards
+_NOSE = [
+    (0, 0.04),
+    (0, -0.085),
+    (0, -0.205),
+    (0, -0.315),
+    (-0.088, -0.405),
+    (-0.045, -0.422),
+    (0, -0.432),
+    (0.045, -0.422),
+    (0.088, -0.405),
+]
+_JAW_T = (6.2, 7.3, 8.4, 9.5, 10.7)  # rings of landmarks 0-4, found on the outline of each ring
+
+
+def _closed(rings_of, columns):  # loops of points: upper from left to right, then lower back
     out = []
     for k in rings_of:
-        xu, yu = k(columns, True); xl, yl = k(columns[1:-1][::-1], False)
+        xu, yu = k(columns, True)
+        xl, yl = k(columns[1:-1][::-1], False)
         out.append(np.stack([np.r_[xu, xl], np.r_[yu, yl]], 1))
     return out
 
+
 @functools.lru_cache(1)
-def _template(): # what is the same for everybody: places, triangles, named vertices
+def _template():  # what is the same for everybody: places, triangles, named vertices
     pts, names, far = [], {}, []
-    def add(xy, name=None, keep=.02):   # keep: no grid point comes nearer than this
-        i = sum(len(p) for p in pts); pts.append(np.asarray(xy, float)); far.append(np.full(len(xy), keep))
-        if name: names[name] = np.arange(i, i+len(xy))
+
+    def add(xy, name=None, keep=0.02):  # keep: no grid point comes nearer than this
+        i = sum(len(p) for p in pts)
+        pts.append(np.asarray(xy, float))
+        far.append(np.full(len(xy), keep))
+        if name:
+            names[name] = np.arange(i, i + len(xy))
+
     u = _mouth_columns()
-    for k, loop in enumerate(_closed([lambda c, up, k=k: _lip_curve(c, k, up) for k in range(5)], u)): add(loop, f'lip{k}', .028)
+    for k, loop in enumerate(_closed([lambda c, up, k=k: _lip_curve(c, k, up) for k in range(5)], u)):
+        add(loop, f'lip{k}', 0.028)
     v = -np.cos(np.linspace(0, np.pi, 15))
     for side in (-1, 1):
         for k, loop in enumerate(_closed([lambda c, up, k=k: _lid_curve(c, k, up) for k in range(4)], v)):
-            add((loop+_EYE)*[side, 1], f'lid{k}{"LR"[side > 0]}', .026)
-        add(_BROW*[side, 1], f'brow{"LR"[side > 0]}', .02)
-    add(_NOSE, 'nose', .02)
-    g = [(x, y) for y in np.arange(-.47, .12, .023) for x in np.arange(-.184, .185, .023)]
-    feature = np.concatenate(pts); keep = np.concatenate(far)
-    def thin(cand): # drop candidates too near to what is there
-        d = np.linalg.norm(cand[:, None]-feature[None], axis=2)
+            add((loop + _EYE) * [side, 1], f'lid{k}{"LR"[side > 0]}', 0.026)
+        add(_BROW * [side, 1], f'brow{"LR"[side > 0]}', 0.02)
+    add(_NOSE, 'nose', 0.02)
+    g = [(x, y) for y in np.arange(-0.47, 0.12, 0.023) for x in np.arange(-0.184, 0.185, 0.023)]
+    feature = np.concatenate(pts)
+    keep = np.concatenate(far)
+
+    def thin(cand):  # drop candidates too near to what is there
+        d = np.linalg.norm(cand[:, None] - feature[None], axis=2)
         return cand[(d > keep).all(1)]
-    eye_hole = [np.stack([_EYE[0]*s+np.r_[_lid_curve(v, 0, True)[0], _lid_curve(v[::-1], 0, False)[0]]*s,
-                          np.r_[_lid_curve(v, 0, True)[1], _lid_curve(v[::-1], 0, False)[1]]], 1) for s in (-1, 1)]
-    mouth_hole = np.stack([np.r_[_lip_curve(u, 0, True)[0], _lip_curve(u[::-1], 0, False)[0]], np.r_[_lip_curve(u, 0, True)[1], _lip_curve(u[::-1], 0, False)[1]]], 1)
+
+    eye_hole = [
+        np.stack(
+            [
+                _EYE[0] * s + np.r_[_lid_curve(v, 0, True)[0], _lid_curve(v[::-1], 0, False)[0]] * s,
+                np.r_[_lid_curve(v, 0, True)[1], _lid_curve(v[::-1], 0, False)[1]],
+            ],
+            1,
+        )
+        for s in (-1, 1)
+    ]
+    mouth_hole = np.stack(
+        [
+            np.r_[_lip_curve(u, 0, True)[0], _lip_curve(u[::-1], 0, False)[0]],
+            np.r_[_lip_curve(u, 0, True)[1], _lip_curve(u[::-1], 0, False)[1]],
+        ],
+        1,
+    )
     holes = [*eye_hole, mouth_hole]
+
     def inside(xy, poly):
-        x, y = xy[:, 0], xy[:, 1]; c = np.zeros(len(xy), bool)
+        x, y = xy[:, 0], xy[:, 1]
+        c = np.zeros(len(xy), bool)
         for (x0, y0), (x1, y1) in zip(poly, np.roll(poly, -1, 0)):
             hit = (y0 > y) != (y1 > y)
-            c ^= hit & (x < (x1-x0)*(y-y0)/np.where(y1 == y0, 1, y1-y0)+x0)
+            c ^= hit & (x < (x1 - x0) * (y - y0) / np.where(y1 == y0, 1, y1 - y0) + x0)
         return c
-    g = thin(np.array(g)); g = g[~np.any([inside(g, h) for h in holes], 0)]; add(g, None, .02)
-    feature = np.concatenate(pts); keep = np.concatenate(far)
-    face = np.array([(x+(.021 if j % 2 else 0), y) for j, y in enumerate(np.arange(-.93, .45, .043)) for x in np.arange(-.46, .47, .043)])
-    face = thin(face); face = face[~np.any([inside(face, h) for h in holes], 0)]; add(face, None, .035)
-    xy = np.concatenate(pts); th, t = _locate(xy[:, 0], xy[:, 1])
+
+    g = thin(np.array(g))
+    g = g[~np.any([inside(g, h) for h in holes], 0)]
+    add(g, None, 0.02)
+    feature = np.concatenate(pts)
+    keep = np.concatenate(far)
+    face = np.array(
+        [
+            (x + (0.021 if j % 2 else 0), y)
+            for j, y in enumerate(np.arange(-0.93, 0.45, 0.043))
+            for x in np.arange(-0.46, 0.47, 0.043)
+        ]
+    )
+    face = thin(face)
+    face = face[~np.any([inside(face, h) for h in holes], 0)]
+    add(face, None, 0.035)
+    xy = np.concatenate(pts)
+    th, t = _locate(xy[:, 0], xy[:, 1])
     # the rest of the head, in (theta, t): the jaw's landmarks first
-    jaw = [(s*np.radians(a), tt) for s in (-1, 1) for tt in _JAW_T for a in np.linspace(48, 96, 13)]
-    jaw += [(s*np.radians(a), 11.9) for s in (-1, 1) for a in (70, 46, 22)] + [(0., 12.)]
-    names['jaw'] = np.arange(len(th), len(th)+len(jaw))
+    jaw = [(s * np.radians(a), tt) for s in (-1, 1) for tt in _JAW_T for a in np.linspace(48, 96, 13)]
+    jaw += [(s * np.radians(a), 11.9) for s in (-1, 1) for a in (70, 46, 22)] + [(0.0, 12.0)]
+    names['jaw'] = np.arange(len(th), len(th) + len(jaw))
     th, t = np.r_[th, [j[0] for j in jaw]], np.r_[t, [j[1] for j in jaw]]
-    ts = np.r_[0, .5, 1, 1.5, 2, 2.4, 2.8, 3.2, 3.6, 4, 4.4, 4.8, 5.2, 5.6, 6, 6.4, 6.8, 7.2, 7.6, 8, 8.5, 9, 9.5, 10, 10.5, 11, 11.3, 11.6, 11.9, 12.2, 12.5, 12.8, 13.2, 13.6, 14, 14.6, 15.2, 16, 17]
-    grid = np.array([(a, b) for b in ts for a in np.r_[np.linspace(-np.pi, -1.9, 7), np.linspace(-1.7, 1.7, 31), np.linspace(1.9, np.pi, 7)]])
-    A = lambda th, t: np.stack([th*.68, np.interp(t, np.arange(18), np.r_[0, np.cumsum(np.linalg.norm(np.diff(_RINGS[:, [0, 1]], axis=0), axis=1))])], 1)
-    have = A(th, t); cand = A(grid[:, 0], grid[:, 1])
-    near = np.linalg.norm(cand[:, None]-have[None], axis=2).min(1)
-    base = _surface(grid[:, 0], grid[:, 1]); hole = np.any([inside(base[:, :2], h) for h in holes], 0) & (np.cos(grid[:, 0]) > .3)
-    grid = grid[(near > .034) & ~hole]
+    ts = np.r_[
+        0,
+        0.5,
+        1,
+        1.5,
+        2,
+        2.4,
+        2.8,
+        3.2,
+        3.6,
+        4,
+        4.4,
+        4.8,
+        5.2,
+        5.6,
+        6,
+        6.4,
+        6.8,
+        7.2,
+        7.6,
+        8,
+        8.5,
+        9,
+        9.5,
+        10,
+        10.5,
+        11,
+        11.3,
+        11.6,
+        11.9,
+        12.2,
+        12.5,
+        12.8,
+        13.2,
+        13.6,
+        14,
+        14.6,
+        15.2,
+        16,
+        17,
+    ]
+    grid = np.array(
+        [
+            (a, b)
+            for b in ts
+            for a in np.r_[np.linspace(-np.pi, -1.9, 7), np.linspace(-1.7, 1.7, 31), np.linspace(1.9, np.pi, 7)]
+        ]
+    )
+    A = lambda th, t: np.stack(
+        [
+            th * 0.68,
+            np.interp(
+                t, np.arange(18), np.r_[0, np.cumsum(np.linalg.norm(np.diff(_RINGS[:, [0, 1]], axis=0), axis=1))]
+            ),
+        ],
+        1,
+    )
+    have = A(th, t)
+    cand = A(grid[:, 0], grid[:, 1])
+    near = np.linalg.norm(cand[:, None] - have[None], axis=2).min(1)
+    base = _surface(grid[:, 0], grid[:, 1])
+    hole = np.any([inside(base[:, :2], h) for h in holes], 0) & (np.cos(grid[:, 0]) > 0.3)
+    grid = grid[(near > 0.034) & ~hole]
     th, t = np.r_[th, grid[:, 0]], np.r_[t, grid[:, 1]]
     tri = Delaunay(A(th, t)).simplices
     place = _surface(th, t)
     cut = np.zeros(len(tri), bool)
-    for loop in ('lid0L', 'lid0R', 'lip0'):   # a triangle whose three corners lie on one hole's margin fills that hole
-        on = np.zeros(len(th), bool); on[names[loop]] = True; cut |= on[tri].all(1)
+    for loop in ('lid0L', 'lid0R', 'lip0'):  # a triangle whose three corners lie on one hole's margin fills that hole
+        on = np.zeros(len(th), bool)
+        on[names[loop]] = True
+        cut |= on[tri].all(1)
     tri = tri[~cut]
-    q = A(th, t)[tri]; d, e = q[:, 1]-q[:, 0], q[:, 2]-q[:, 0]; flip = d[:, 0]*e[:, 1]-d[:, 1]*e[:, 0] > 0   # the plane's second axis runs down: make all face outwards
+    q = A(th, t)[tri]
+    d, e = q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]
+    flip = d[:, 0] * e[:, 1] - d[:, 1] * e[:, 0] > 0  # the plane's second axis runs down: make all face outwards
     tri[flip] = tri[flip][:, ::-1]
-    return dict(theta=th, t=t, place=place, tri=tri.astype(np.int32), names=names, front=_step(-.1, .35, np.cos(th))*(t < 12.6))
+    return dict(
+        theta=th,
+        t=t,
+        place=place,
+        tri=tri.astype(np.int32),
+        names=names,
+        front=_step(-0.1, 0.35, np.cos(th)) * (t < 12.6),
+    )
 
 # %% ../../nbs/data/synthetic.ipynb #0a42d5b0
 _FIELDS = ARTICULATORS + ACTION_UNITS[:3] + ACTION_UNITS[6:16] + ('lid', 'lid_bend')
 
-def _lid_slide(p, place, front, c): # displacement of skin points for closure c of both eyes
-    x, y = place[:, 0], place[:, 1]; a = np.abs(x); dx = a-_EYE[0]; u = np.clip(dx/_EYE_W, -1, 1)
-    yu, yl = _lid_curve(u, 0, True)[1], _lid_curve(u, 0, False)[1]
-    meet = yl+.22*(yu-yl)
-    up = y >= .5*(yu+yl)-1e-9
-    f_up, f_low = 1-_step(.0, .07, y-yu), 1-_step(.0, .05, yl-y)
-    fade = 1-_step(1, 1.25, np.abs(dx)/_EYE_W)
-    dy = c*np.where(up, (meet-yu)*f_up, (meet-yl)*f_low)*fade*(front > 0)
-    sphere = lambda yy: np.sqrt(np.maximum(_LID**2-dx*dx-yy*yy, .0004))
-    m = 1-_step(.72, 1.2, np.hypot(dx/.185, y/.115))
-    z = p[:, 2]+(sphere(y+dy)-sphere(y))*m
-    over = up & (front > 0) & (dy < 0) & (np.hypot(dx, y+dy) < .16)              # a lid drawn over the ball never dips into it
-    z = np.where(over, np.maximum(z, _BALL_Z+sphere(y+dy)), z)
-    return np.stack([0*dy, dy, (z-p[:, 2])*(front > 0)], 1)
 
-def _skin_fields(p, place, front): # displacement of every skin point for every field at full strength: dict of (N,3)
-    x, y = place[:, 0], place[:, 1]; a, s = np.abs(x), np.sign(x); d = y-_MOUTH_Y
-    Z = np.zeros_like(x); V = lambda dx, dy, dz: np.stack([dx+Z, dy+Z, dz+Z], 1)*front[:, None]
-    up, low = (d >= 0)*1., (d < 0)*1.
-    lat = np.sqrt(np.clip(1-(a/(_MOUTH_W+.012))**2, 0, 1))                       # 1 in the middle of the mouth, 0 at its corners
-    pull = np.where(a < _MOUTH_W, a/_MOUTH_W, np.exp(-((a-_MOUTH_W)/.13)**2))     # moves with the corners
-    corner = np.where(a < _MOUTH_W, (a/_MOUTH_W)**2, np.exp(-((a-_MOUTH_W)/.12)**2))
-    band, lip = np.exp(-(d/.15)**2), np.exp(-(np.maximum(np.abs(d)-.05, 0)/.085)**2)
+def _lid_slide(p, place, front, c):  # displacement of skin points for closure c of both eyes
+    x, y = place[:, 0], place[:, 1]
+    a = np.abs(x)
+    dx = a - _EYE[0]
+    u = np.clip(dx / _EYE_W, -1, 1)
+    yu, yl = _lid_curve(u, 0, True)[1], _lid_curve(u, 0, False)[1]
+    meet = yl + 0.22 * (yu - yl)
+    up = y >= 0.5 * (yu + yl) - 1e-9
+    f_up, f_low = 1 - _step(0.0, 0.07, y - yu), 1 - _step(0.0, 0.05, yl - y)
+    fade = 1 - _step(1, 1.25, np.abs(dx) / _EYE_W)
+    dy = c * np.where(up, (meet - yu) * f_up, (meet - yl) * f_low) * fade * (front > 0)
+    sphere = lambda yy: np.sqrt(np.maximum(_LID**2 - dx * dx - yy * yy, 0.0004))
+    m = 1 - _step(0.72, 1.2, np.hypot(dx / 0.185, y / 0.115))
+    z = p[:, 2] + (sphere(y + dy) - sphere(y)) * m
+    over = up & (front > 0) & (dy < 0) & (np.hypot(dx, y + dy) < 0.16)  # a lid drawn over the ball never dips into it
+    z = np.where(over, np.maximum(z, _BALL_Z + sphere(y + dy)), z)
+    return np.stack([0 * dy, dy, (z - p[:, 2]) * (front > 0)], 1)
+
+
+def _skin_fields(p, place, front):  # displacement of every skin point for every field at full strength: dict of (N,3)
+    x, y = place[:, 0], place[:, 1]
+    a, s = np.abs(x), np.sign(x)
+    d = y - _MOUTH_Y
+    Z = np.zeros_like(x)
+    V = lambda dx, dy, dz: np.stack([dx + Z, dy + Z, dz + Z], 1) * front[:, None]
+    up, low = (d >= 0) * 1.0, (d < 0) * 1.0
+    lat = np.sqrt(np.clip(1 - (a / (_MOUTH_W + 0.012)) ** 2, 0, 1))  # 1 in the middle of the mouth, 0 at its corners
+    pull = np.where(a < _MOUTH_W, a / _MOUTH_W, np.exp(-(((a - _MOUTH_W) / 0.13) ** 2)))  # moves with the corners
+    corner = np.where(a < _MOUTH_W, (a / _MOUTH_W) ** 2, np.exp(-(((a - _MOUTH_W) / 0.12) ** 2)))
+    band, lip = np.exp(-((d / 0.15) ** 2)), np.exp(-((np.maximum(np.abs(d) - 0.05, 0) / 0.085) ** 2))
     F = {}
     # jaw: weight .5 at the corners, 1 below, 0 above; fades towards the ears and down the throat
-    ramp = 1-2*_step(.16, -.16, d); q = np.maximum(lat**.7, np.abs(ramp)*_step(0, .05, np.abs(d)))
-    w = np.where(np.abs(d) < 1e-9, .5, .5-.5*np.sign(d)*q) - .16*_bump(a, y, .235, _MOUTH_Y, .07, .07)
+    ramp = 1 - 2 * _step(0.16, -0.16, d)
+    q = np.maximum(lat**0.7, np.abs(ramp) * _step(0, 0.05, np.abs(d)))
+    w = np.where(np.abs(d) < 1e-9, 0.5, 0.5 - 0.5 * np.sign(d) * q) - 0.16 * _bump(a, y, 0.235, _MOUTH_Y, 0.07, 0.07)
     F['jaw_weight'] = np.clip(w, 0, 1)
-    F['wide'] = V(.062*s*pull*band, .006*corner*band, -.022*corner*band)
-    F['round'] = V(-.105*s*pull*band, up*.022*lip*lat**2 - low*.022*lip*lat**2, .085*np.exp(-(a/.2)**2)*np.exp(-(d/.14)**2))
-    F['upper'] = V(0, .055*up*lip*lat, .01*up*lip*lat)
-    F['lower'] = V(0, -.065*low*lip*lat, .012*low*lip*lat)
-    F['press'] = V(0, -.22*np.clip(d, -.10, .09)*lat**.5*lip, -.022*lip*lat)
-    F['tuck'] = V(0, low*.030*lip*lat + up*.042*lip*lat, -low*.055*lip*lat + up*.01*lip*lat)
-    mid = _step(.0, .08, a)
-    F['brow_inner'] = V(-.012*s*_bump(a, y, .10, .2, .12, .12), .085*_bump(a, y, .10, .20, .13, .14), 0)
-    F['brow_outer'] = V(0, .08*_bump(a, y, .36, .19, .15, .14), 0)
-    F['brow_down'] = V(-.035*s*mid*_bump(a, y, .13, .18, .12, .1), -.085*_bump(a, y, .13, .18, .14, .09)-.03*_bump(a, y, .33, .18, .12, .07), .02*_bump(a, y, .09, .16, .1, .07))
-    F['cheek'] = V(.01*s*_bump(a, y, .33, -.2, .13, .1), .05*_bump(a, y, .32, -.17, .14, .10), .03*_bump(a, y, .33, -.2, .12, .09))
-    F['nose_wrinkle'] = V(.016*s*_bump(a, y, .11, -.34, .06, .07), .05*_bump(a, y, .11, -.33, .09, .10)+.035*up*lip*np.exp(-(a/.16)**2)*lat**.5-.03*_bump(a, y, .1, .17, .1, .07), .015*_bump(a, y, .12, -.25, .06, .1))
-    F['lip_raise'] = V(0, .062*up*lip*lat**.7*(.45+.55*_bump(a, 0, .13, 0, .09, 1)), .012*up*lip*lat)
+    F['wide'] = V(0.062 * s * pull * band, 0.006 * corner * band, -0.022 * corner * band)
+    F['round'] = V(
+        -0.105 * s * pull * band,
+        up * 0.022 * lip * lat**2 - low * 0.022 * lip * lat**2,
+        0.085 * np.exp(-((a / 0.2) ** 2)) * np.exp(-((d / 0.14) ** 2)),
+    )
+    F['upper'] = V(0, 0.055 * up * lip * lat, 0.01 * up * lip * lat)
+    F['lower'] = V(0, -0.065 * low * lip * lat, 0.012 * low * lip * lat)
+    F['press'] = V(0, -0.22 * np.clip(d, -0.10, 0.09) * lat**0.5 * lip, -0.022 * lip * lat)
+    F['tuck'] = V(0, low * 0.030 * lip * lat + up * 0.042 * lip * lat, -low * 0.055 * lip * lat + up * 0.01 * lip * lat)
+    mid = _step(0.0, 0.08, a)
+    F['brow_inner'] = V(-0.012 * s * _bump(a, y, 0.10, 0.2, 0.12, 0.12), 0.085 * _bump(a, y, 0.10, 0.20, 0.13, 0.14), 0)
+    F['brow_outer'] = V(0, 0.08 * _bump(a, y, 0.36, 0.19, 0.15, 0.14), 0)
+    F['brow_down'] = V(
+        -0.035 * s * mid * _bump(a, y, 0.13, 0.18, 0.12, 0.1),
+        -0.085 * _bump(a, y, 0.13, 0.18, 0.14, 0.09) - 0.03 * _bump(a, y, 0.33, 0.18, 0.12, 0.07),
+        0.02 * _bump(a, y, 0.09, 0.16, 0.1, 0.07),
+    )
+    F['cheek'] = V(
+        0.01 * s * _bump(a, y, 0.33, -0.2, 0.13, 0.1),
+        0.05 * _bump(a, y, 0.32, -0.17, 0.14, 0.10),
+        0.03 * _bump(a, y, 0.33, -0.2, 0.12, 0.09),
+    )
+    F['nose_wrinkle'] = V(
+        0.016 * s * _bump(a, y, 0.11, -0.34, 0.06, 0.07),
+        0.05 * _bump(a, y, 0.11, -0.33, 0.09, 0.10)
+        + 0.035 * up * lip * np.exp(-((a / 0.16) ** 2)) * lat**0.5
+        - 0.03 * _bump(a, y, 0.1, 0.17, 0.1, 0.07),
+        0.015 * _bump(a, y, 0.12, -0.25, 0.06, 0.1),
+    )
+    F['lip_raise'] = V(
+        0, 0.062 * up * lip * lat**0.7 * (0.45 + 0.55 * _bump(a, 0, 0.13, 0, 0.09, 1)), 0.012 * up * lip * lat
+    )
     for side, k in ((-1, 'smile_left'), (1, 'smile_right')):
-        m = _step(-.09, .09, side*x)
-        F[k] = V(s*.062*m*corner*band, m*(.088*corner*band+.03*_bump(a, y, .31, -.30, .14, .13)), m*(-.03*corner*band+.04*_bump(a, y, .31, -.32, .11, .12)))
-    F['frown'] = V(s*.012*corner*band, -.078*corner*band, -.01*corner*band)
-    F['stretch'] = V(s*.07*pull*band, -.025*corner*band-.02*low*lip*lat, -.03*corner*band)
-    F['chin_raise'] = V(0, .045*_bump(a, y, 0, -.85, .18, .12)+.03*lip*lat, .025*low*lip*lat)
-    F['tighten'] = V(-.012*s*pull*band, -.34*np.clip(d, -.115, .085)*lat**.5*lip, -.026*lip*lat)
-    F['part'] = V(0, .028*up*lip*lat-.05*low*lip*lat, 0)
-    one, half = _lid_slide(p, place, front, 1.), _lid_slide(p, place, front, .5)
-    F['lid'], F['lid_bend'] = one, 4*(half-.5*one)
+        m = _step(-0.09, 0.09, side * x)
+        F[k] = V(
+            s * 0.062 * m * corner * band,
+            m * (0.088 * corner * band + 0.03 * _bump(a, y, 0.31, -0.30, 0.14, 0.13)),
+            m * (-0.03 * corner * band + 0.04 * _bump(a, y, 0.31, -0.32, 0.11, 0.12)),
+        )
+    F['frown'] = V(s * 0.012 * corner * band, -0.078 * corner * band, -0.01 * corner * band)
+    F['stretch'] = V(s * 0.07 * pull * band, -0.025 * corner * band - 0.02 * low * lip * lat, -0.03 * corner * band)
+    F['chin_raise'] = V(0, 0.045 * _bump(a, y, 0, -0.85, 0.18, 0.12) + 0.03 * lip * lat, 0.025 * low * lip * lat)
+    F['tighten'] = V(-0.012 * s * pull * band, -0.34 * np.clip(d, -0.115, 0.085) * lat**0.5 * lip, -0.026 * lip * lat)
+    F['part'] = V(0, 0.028 * up * lip * lat - 0.05 * low * lip * lat, 0)
+    one, half = _lid_slide(p, place, front, 1.0), _lid_slide(p, place, front, 0.5)
+    F['lid'], F['lid_bend'] = one, 4 * (half - 0.5 * one)
     return F
 
-_HINGE, _JAW_DEG = np.array([0., -.20, -.02]), 19.
-def _jaw_turn(p): # displacement of points that follow a fully open jaw
-    c, s = np.cos(np.radians(_JAW_DEG)), np.sin(np.radians(_JAW_DEG)); y, z = p[:, 1]-_HINGE[1], p[:, 2]-_HINGE[2]
-    return np.stack([0*y, y*c-z*s-y, .55*(z*c+y*s-z)], 1)
+
+_HINGE, _JAW_DEG = np.array([0.0, -0.20, -0.02]), 19.0
+
+
+def _jaw_turn(p):  # displacement of points that follow a fully open jaw
+    c, s = np.cos(np.radians(_JAW_DEG)), np.sin(np.radians(_JAW_DEG))
+    y, z = p[:, 1] - _HINGE[1], p[:, 2] - _HINGE[2]
+    return np.stack([0 * y, y * c - z * s - y, 0.55 * (z * c + y * s - z)], 1)
+
 
 @functools.lru_cache(1)
-def _skin(): # the neutral skin of the average head, its inner edges, and its fields
-    T = _template(); n, place, front = T['names'], T['place'], T['front']
-    p = _sculpt(place, front); N = len(p)
+def _skin():  # the neutral skin of the average head, its inner edges, and its fields
+    T = _template()
+    n, place, front = T['names'], T['place'], T['front']
+    p = _sculpt(place, front)
+    N = len(p)
     F = _skin_fields(p, place, front)
-    jaw = _jaw_turn(p)*(F.pop('jaw_weight')*_jaw_reach(T))[:, None]
+    jaw = _jaw_turn(p) * (F.pop('jaw_weight') * _jaw_reach(T))[:, None]
     B = np.zeros((len(_FIELDS), N, 3))
-    for k, f in F.items(): B[_FIELDS.index(k)] = f
+    for k, f in F.items():
+        B[_FIELDS.index(k)] = f
     B[0] = jaw
+
     # thickness of lips and lids: copies of the margin, pushed inwards
-    def push(loop, dx, dy, dz): return p[loop]+np.stack([dx, dy, dz+0*dx], 1)
-    lip, sgn = n['lip0'], np.r_[np.ones(17), -np.ones(15)]; sgn[[0, 16]] = 0
+    def push(loop, dx, dy, dz):
+        return p[loop] + np.stack([dx, dy, dz + 0 * dx], 1)
+
+    lip, sgn = n['lip0'], np.r_[np.ones(17), -np.ones(15)]
+    sgn[[0, 16]] = 0
     x = p[lip, 0]
-    extra = [(lip, push(lip, -.02*x, .012*sgn, -.035)), (lip, push(lip, -.05*x, .06*sgn, -.10))]
+    extra = [(lip, push(lip, -0.02 * x, 0.012 * sgn, -0.035)), (lip, push(lip, -0.05 * x, 0.06 * sgn, -0.10))]
     for k in 'LR':
-        l = n['lid0'+k]; extra.append((l, push(l, 0*l, 0*l, -.035)))
+        l = n['lid0' + k]
+        extra.append((l, push(l, 0 * l, 0 * l, -0.035)))
     tri, at = [T['tri']], N
     start = {}
     for i, (loop, q) in enumerate(extra):
-        first = loop if i != 1 else np.arange(N, N+len(loop)); new = np.arange(at, at+len(q)); start[i] = new
+        first = loop if i != 1 else np.arange(N, N + len(loop))
+        new = np.arange(at, at + len(q))
+        start[i] = new
         f, g = np.roll(first, -1), np.roll(new, -1)
-        tri += [np.stack([first, new, f], 1), np.stack([f, new, g], 1)]; at += len(q)
-    src = np.concatenate([np.arange(N)]+[l for l, _ in extra])
+        tri += [np.stack([first, new, f], 1), np.stack([f, new, g], 1)]
+        at += len(q)
+    src = np.concatenate([np.arange(N)] + [l for l, _ in extra])
     # the zipper's columns: how much of a closing of the gap each vertex takes
-    d = place[:, 1]-_MOUTH_Y; u = np.clip(place[:, 0]/_MOUTH_W, -1, 1); col = np.arccos(-u)/np.pi*16
-    share = np.where(d >= 0, -.35*(1-_step(.03, .19, d)), .65*(1-_step(.03, .24, -d)))*front*(np.abs(place[:, 0]) < _MOUTH_W+.03)
-    return dict(points=np.concatenate([p]+[q for _, q in extra]), fields=B[:, src], tri=np.concatenate(tri).astype(np.int32), source=src,
-                column=col[src], share=share[src], upper=lip[:17], lower=np.r_[lip[0], lip[:16:-1], lip[16]], N=N, inner=start)
+    d = place[:, 1] - _MOUTH_Y
+    u = np.clip(place[:, 0] / _MOUTH_W, -1, 1)
+    col = np.arccos(-u) / np.pi * 16
+    share = (
+        np.where(d >= 0, -0.35 * (1 - _step(0.03, 0.19, d)), 0.65 * (1 - _step(0.03, 0.24, -d)))
+        * front
+        * (np.abs(place[:, 0]) < _MOUTH_W + 0.03)
+    )
+    return dict(
+        points=np.concatenate([p] + [q for _, q in extra]),
+        fields=B[:, src],
+        tri=np.concatenate(tri).astype(np.int32),
+        source=src,
+        column=col[src],
+        share=share[src],
+        upper=lip[:17],
+        lower=np.r_[lip[0], lip[:16:-1], lip[16]],
+        N=N,
+        inner=start,
+    )
 
-def _jaw_reach(T): # the jaw's motion fades towards the back of the head and down the throat
-    c = np.cos(T['theta']); return _step(-.25, .35, c)*(1-_step(12.6, 14.8, T['t']))
+
+def _jaw_reach(T):  # the jaw's motion fades towards the back of the head and down the throat
+    c = np.cos(T['theta'])
+    return _step(-0.25, 0.35, c) * (1 - _step(12.6, 14.8, T['t']))
 
 # %% ../../nbs/data/synthetic.ipynb #2c306d23
-_TONES = np.array([[248,220,203],[240,203,178],[231,186,154],[214,163,126],[186,132,95],[152,103,70],[120,80,56],[92,62,47]])/255.
-_HAIR = np.array([[24,20,20],[42,30,24],[66,44,30],[96,64,40],[128,88,52],[170,126,74],[214,178,116],[150,70,34],[110,44,28],[150,148,146],[214,212,208]])/255.
-_IRIS = np.array([[62,38,22],[86,54,30],[110,78,42],[98,112,62],[78,116,102],[74,112,150],[98,130,160],[110,120,130]])/255.
-_STYLES = ('bald', 'buzz', 'short', 'quiff', 'parted', 'receding', 'curly', 'afro', 'fringe', 'bob', 'long', 'long_fringe', 'bun', 'mop')
+_TONES = (
+    np.array(
+        [
+            [248, 220, 203],
+            [240, 203, 178],
+            [231, 186, 154],
+            [214, 163, 126],
+            [186, 132, 95],
+            [152, 103, 70],
+            [120, 80, 56],
+            [92, 62, 47],
+        ]
+    )
+    / 255.0
+)
+_HAIR = (
+    np.array(
+        [
+            [24, 20, 20],
+            [42, 30, 24],
+            [66, 44, 30],
+            [96, 64, 40],
+            [128, 88, 52],
+            [170, 126, 74],
+            [214, 178, 116],
+            [150, 70, 34],
+            [110, 44, 28],
+            [150, 148, 146],
+            [214, 212, 208],
+        ]
+    )
+    / 255.0
+)
+_IRIS = (
+    np.array(
+        [
+            [62, 38, 22],
+            [86, 54, 30],
+            [110, 78, 42],
+            [98, 112, 62],
+            [78, 116, 102],
+            [74, 112, 150],
+            [98, 130, 160],
+            [110, 120, 130],
+        ]
+    )
+    / 255.0
+)
+_STYLES = (
+    'bald',
+    'buzz',
+    'short',
+    'quiff',
+    'parted',
+    'receding',
+    'curly',
+    'afro',
+    'fringe',
+    'bob',
+    'long',
+    'long_fringe',
+    'bun',
+    'mop',
+)
 
-def _rng(*key): return np.random.default_rng([int.from_bytes(hashlib.blake2s(repr(k).encode(), digest_size=4).digest(), 'little') for k in key])
 
-PEOPLE = 1_000_000                         # numbers of people; from there on they are `mixed`
-_SHAPE = ('width', 'length', 'forehead', 'jaw', 'chin', 'chin_out', 'fat', 'cheekbone', 'nose_out', 'nose_width', 'nose_tip', 'bridge', 'eye_gap',
-          'eye_size', 'eye_tilt', 'eye_open', 'eye_y', 'lips', 'upper_lip', 'mouth_width', 'mouth_y', 'brow_y', 'brow_tilt', 'brow_arch', 'ridge', 'ear', 'neck')   # in the order in which they are drawn
-_UNPAINTED = (*_SHAPE, 'shoulders', 'volume', 'hair_length', 'glasses', 'background', 'light', 'key', 'ambient', 'shine', 'rim')   # what the texture says nothing of
+def _rng(*key):
+    return np.random.default_rng(
+        [int.from_bytes(hashlib.blake2s(repr(k).encode(), digest_size=4).digest(), 'little') for k in key]
+    )
+
+
+PEOPLE = 1_000_000  # numbers of people; from there on they are `mixed`
+_SHAPE = (
+    'width',
+    'length',
+    'forehead',
+    'jaw',
+    'chin',
+    'chin_out',
+    'fat',
+    'cheekbone',
+    'nose_out',
+    'nose_width',
+    'nose_tip',
+    'bridge',
+    'eye_gap',
+    'eye_size',
+    'eye_tilt',
+    'eye_open',
+    'eye_y',
+    'lips',
+    'upper_lip',
+    'mouth_width',
+    'mouth_y',
+    'brow_y',
+    'brow_tilt',
+    'brow_arch',
+    'ridge',
+    'ear',
+    'neck',
+)  # in the order in which they are drawn
+_UNPAINTED = (
+    *_SHAPE,
+    'shoulders',
+    'volume',
+    'hair_length',
+    'glasses',
+    'background',
+    'light',
+    'key',
+    'ambient',
+    'shine',
+    'rim',
+)  # what the texture says nothing of
+
 
 def mixed(
-    painted:int, # a person
-    shaped:int,  # another
-)->int: # a third
+    painted: int,  # a person
+    shaped: int,  # another
+) -> int:  # a third
     "The number of a person with the colours, hair and clothes of one and the shape, glasses, light and background of another. `ValueError` for one who is mixed already."
-    if not (0 <= painted < PEOPLE and 0 <= shaped < PEOPLE): raise ValueError(f'people {painted} and {shaped}: numbers of people to be mixed are 0 to {PEOPLE - 1}')
-    return painted + PEOPLE*(shaped + 1)
+    if not (0 <= painted < PEOPLE and 0 <= shaped < PEOPLE):
+        raise ValueError(f'people {painted} and {shaped}: numbers of people to be mixed are 0 to {PEOPLE - 1}')
+    return painted + PEOPLE * (shaped + 1)
+
 
 def _traits(
-    identity, # seed of a person
-): # dict of the person's numbers: shape traits about N(0,1), colours RGB in [0,1], choices
+    identity,  # seed of a person
+):  # dict of the person's numbers: shape traits about N(0,1), colours RGB in [0,1], choices
     if identity >= PEOPLE:
-        other = _traits(identity//PEOPLE - 1); return {**_traits(identity % PEOPLE), **{k: other[k] for k in _UNPAINTED}}
-    r = _rng('identity', int(identity)); g = {}
-    sex = g['sex'] = float(np.clip(r.choice([-1, 1])*r.normal(.8, .35), -1.3, 1.3))    # -1 feminine .. 1 masculine
+        other = _traits(identity // PEOPLE - 1)
+        return {**_traits(identity % PEOPLE), **{k: other[k] for k in _UNPAINTED}}
+    r = _rng('identity', int(identity))
+    g = {}
+    sex = g['sex'] = float(np.clip(r.choice([-1, 1]) * r.normal(0.8, 0.35), -1.3, 1.3))  # -1 feminine .. 1 masculine
     age = g['age'] = float(r.beta(1.3, 1.8))
-    for k in _SHAPE: g[k] = float(np.clip(r.normal(), -2.2, 2.2))
-    g['jaw'] += .7*sex; g['ridge'] += .6*sex; g['neck'] += .9*sex; g['lips'] -= .4*sex; g['brow_y'] -= .5*sex; g['eye_size'] -= .35*sex; g['chin'] += .3*sex
-    g['fat'] += .5*(age-.4)
-    m = g['melanin'] = float(r.beta(1., 1.25)); tone = np.array([np.interp(m*7, np.arange(8), _TONES[:, c]) for c in range(3)])
-    g['skin'] = np.clip(tone*(1+r.normal(0, .02, 3))+[.012*r.normal(), 0, -.012*r.normal()], .1, 1)
-    dark = m > .55
-    hair = r.choice(len(_HAIR), p=(lambda w: w/w.sum())(np.array([5, 4, 2, 0, 0, 0, .3, .1, .2, 1.5*age, 1.5*age]) if dark else np.array([2, 3, 4, 3.5, 3, 2, 2.5, 1.2, 1, 4*age**2, 4*age**2])))
-    g['hair'] = np.clip(_HAIR[hair]*(1+r.normal(0, .12)), .03, .95); g['grey'] = hair >= 9
-    if r.random() < .01: g['hair'] = r.uniform(.15, .85, 3)
-    g['brow_color'] = g['hair']*(.62 if g['hair'].mean() > .35 else .8)
-    g['iris'] = np.clip(_IRIS[r.integers(0, 3) if m > .45 else r.integers(0, 8)]*(1+r.normal(0, .1, 3)), .05, .9)
-    style_w = dict(bald=1+2*age, buzz=1.6, short=2.6, quiff=1.6, parted=1.8, receding=.3+1.8*age, curly=1, afro=.9 if dark else .1, fringe=.8, bob=.2, long=.35, long_fringe=.1, bun=.15, mop=1.0) if sex > 0 else \
-              dict(bald=.12, buzz=.25, short=.7, quiff=.3, parted=.5, receding=0, curly=1.2, afro=1. if dark else .1, fringe=.9, bob=2.2, long=3.2, long_fringe=2., bun=1.6, mop=.5)
-    p = np.array([style_w[s] for s in _STYLES]); g['style'] = _STYLES[r.choice(len(_STYLES), p=p/p.sum())]
-    g['volume'] = float(r.uniform(.75, 1.35)); g['hairline'] = float(r.normal()); g['part'] = float(r.choice([-1, 1])*r.uniform(.1, .35)); g['hair_seed'] = int(r.integers(1 << 30))
-    g['hair_length'] = float(r.uniform(0, 1)); g['curl'] = float(r.beta(1, 2))
-    g['beard'] = (r.choice(['none', 'stubble', 'short', 'full', 'moustache', 'goatee'], p=[.44, .2, .12, .1, .06, .08]) if sex > .1 else 'none')
-    g['brow_width'] = float(np.clip(1+.25*sex+.28*r.normal(), .5, 1.8)); g['brow_dense'] = float(np.clip(.78+.1*sex+.1*r.normal(), .45, 1))
-    g['lip_red'] = float(np.clip(.5-.14*sex+.15*r.normal(), .15, .9))
-    made = sex < 0 and r.random() < .6
-    g['lipstick'] = (np.array([[.70,.10,.16],[.78,.28,.32],[.55,.12,.22],[.82,.42,.42],[.60,.24,.20]])[r.integers(5)] if made and r.random() < .65 else None)
-    g['shadow'] = (np.array([[.35,.25,.22],[.32,.32,.45],[.45,.28,.36],[.25,.22,.22]])[r.integers(4)] if made and r.random() < .55 else None)
-    g['liner'] = float(.35+.65*made); g['blush'] = float(r.uniform(.2, 1))*(1+.5*made)
-    g['freckles'] = float(r.random() < .16 and m < .5)*r.uniform(.4, 1); g['moles'] = int(r.integers(0, 4)); g['paint_seed'] = int(r.integers(1 << 30))
-    g['glasses'] = None if r.random() > .14 else dict(color=np.array([[.06,.06,.07],[.30,.16,.08],[.55,.5,.4],[.12,.16,.35],[.5,.1,.12]])[r.integers(5)], square=float(r.uniform(2, 5)), rim=float(r.uniform(.012, .024)), size=float(r.uniform(.95, 1.2)))
-    hue = lambda most=.8: np.array(colorsys.hsv_to_rgb(r.random(), r.uniform(.05, most), r.uniform(.12, .95)))
+    for k in _SHAPE:
+        g[k] = float(np.clip(r.normal(), -2.2, 2.2))
+    g['jaw'] += 0.7 * sex
+    g['ridge'] += 0.6 * sex
+    g['neck'] += 0.9 * sex
+    g['lips'] -= 0.4 * sex
+    g['brow_y'] -= 0.5 * sex
+    g['eye_size'] -= 0.35 * sex
+    g['chin'] += 0.3 * sex
+    g['fat'] += 0.5 * (age - 0.4)
+    m = g['melanin'] = float(r.beta(1.0, 1.25))
+    tone = np.array([np.interp(m * 7, np.arange(8), _TONES[:, c]) for c in range(3)])
+    g['skin'] = np.clip(tone * (1 + r.normal(0, 0.02, 3)) + [0.012 * r.normal(), 0, -0.012 * r.normal()], 0.1, 1)
+    dark = m > 0.55
+    hair = r.choice(
+        len(_HAIR),
+        p=(lambda w: w / w.sum())(
+            np.array([5, 4, 2, 0, 0, 0, 0.3, 0.1, 0.2, 1.5 * age, 1.5 * age])
+            if dark
+            else np.array([2, 3, 4, 3.5, 3, 2, 2.5, 1.2, 1, 4 * age**2, 4 * age**2])
+        ),
+    )
+    g['hair'] = np.clip(_HAIR[hair] * (1 + r.normal(0, 0.12)), 0.03, 0.95)
+    g['grey'] = hair >= 9
+    if r.random() < 0.01:
+        g['hair'] = r.uniform(0.15, 0.85, 3)
+    g['brow_color'] = g['hair'] * (0.62 if g['hair'].mean() > 0.35 else 0.8)
+    g['iris'] = np.clip(
+        _IRIS[r.integers(0, 3) if m > 0.45 else r.integers(0, 8)] * (1 + r.normal(0, 0.1, 3)), 0.05, 0.9
+    )
+    style_w = (
+        dict(
+            bald=1 + 2 * age,
+            buzz=1.6,
+            short=2.6,
+            quiff=1.6,
+            parted=1.8,
+            receding=0.3 + 1.8 * age,
+            curly=1,
+            afro=0.9 if dark else 0.1,
+            fringe=0.8,
+            bob=0.2,
+            long=0.35,
+            long_fringe=0.1,
+            bun=0.15,
+            mop=1.0,
+        )
+        if sex > 0
+        else dict(
+            bald=0.12,
+            buzz=0.25,
+            short=0.7,
+            quiff=0.3,
+            parted=0.5,
+            receding=0,
+            curly=1.2,
+            afro=1.0 if dark else 0.1,
+            fringe=0.9,
+            bob=2.2,
+            long=3.2,
+            long_fringe=2.0,
+            bun=1.6,
+            mop=0.5,
+        )
+    )
+    p = np.array([style_w[s] for s in _STYLES])
+    g['style'] = _STYLES[r.choice(len(_STYLES), p=p / p.sum())]
+    g['volume'] = float(r.uniform(0.75, 1.35))
+    g['hairline'] = float(r.normal())
+    g['part'] = float(r.choice([-1, 1]) * r.uniform(0.1, 0.35))
+    g['hair_seed'] = int(r.integers(1 << 30))
+    g['hair_length'] = float(r.uniform(0, 1))
+    g['curl'] = float(r.beta(1, 2))
+    g['beard'] = (
+        r.choice(['none', 'stubble', 'short', 'full', 'moustache', 'goatee'], p=[0.44, 0.2, 0.12, 0.1, 0.06, 0.08])
+        if sex > 0.1
+        else 'none'
+    )
+    g['brow_width'] = float(np.clip(1 + 0.25 * sex + 0.28 * r.normal(), 0.5, 1.8))
+    g['brow_dense'] = float(np.clip(0.78 + 0.1 * sex + 0.1 * r.normal(), 0.45, 1))
+    g['lip_red'] = float(np.clip(0.5 - 0.14 * sex + 0.15 * r.normal(), 0.15, 0.9))
+    made = sex < 0 and r.random() < 0.6
+    g['lipstick'] = (
+        np.array([[0.70, 0.10, 0.16], [0.78, 0.28, 0.32], [0.55, 0.12, 0.22], [0.82, 0.42, 0.42], [0.60, 0.24, 0.20]])[
+            r.integers(5)
+        ]
+        if made and r.random() < 0.65
+        else None
+    )
+    g['shadow'] = (
+        np.array([[0.35, 0.25, 0.22], [0.32, 0.32, 0.45], [0.45, 0.28, 0.36], [0.25, 0.22, 0.22]])[r.integers(4)]
+        if made and r.random() < 0.55
+        else None
+    )
+    g['liner'] = float(0.35 + 0.65 * made)
+    g['blush'] = float(r.uniform(0.2, 1)) * (1 + 0.5 * made)
+    g['freckles'] = float(r.random() < 0.16 and m < 0.5) * r.uniform(0.4, 1)
+    g['moles'] = int(r.integers(0, 4))
+    g['paint_seed'] = int(r.integers(1 << 30))
+    g['glasses'] = (
+        None
+        if r.random() > 0.14
+        else dict(
+            color=np.array(
+                [[0.06, 0.06, 0.07], [0.30, 0.16, 0.08], [0.55, 0.5, 0.4], [0.12, 0.16, 0.35], [0.5, 0.1, 0.12]]
+            )[r.integers(5)],
+            square=float(r.uniform(2, 5)),
+            rim=float(r.uniform(0.012, 0.024)),
+            size=float(r.uniform(0.95, 1.2)),
+        )
+    )
+    hue = lambda most=0.8: np.array(colorsys.hsv_to_rgb(r.random(), r.uniform(0.05, most), r.uniform(0.12, 0.95)))
     g['cloth'], g['cloth2'] = hue(), hue()
     g['collar'] = r.choice(['crew', 'vneck', 'shirt', 'turtleneck', 'jacket', 'scoop', 'stripes', 'hood'])
-    g['shoulders'] = float(1+.06*sex+.05*r.normal())
-    g['background'] = dict(kind=r.choice(['plain', 'gradient', 'radial', 'blobs', 'wall', 'window', 'shelf']), a=hue(.55), b=hue(.55), seed=int(r.integers(1 << 30)))
+    g['shoulders'] = float(1 + 0.06 * sex + 0.05 * r.normal())
+    g['background'] = dict(
+        kind=r.choice(['plain', 'gradient', 'radial', 'blobs', 'wall', 'window', 'shelf']),
+        a=hue(0.55),
+        b=hue(0.55),
+        seed=int(r.integers(1 << 30)),
+    )
     az, el = r.uniform(-65, 65), r.uniform(5, 60)
-    g['light'] = np.array([np.sin(np.radians(az))*np.cos(np.radians(el)), np.sin(np.radians(el)), np.cos(np.radians(az))*np.cos(np.radians(el))])
-    warm = r.normal(0, .05); g['key'] = float(r.uniform(.42, .68))*np.array([1+warm, 1, 1-warm]); cool = r.normal(0, .04)
-    g['ambient'] = float(r.uniform(.46, .60))*np.array([1-cool, 1, 1+cool]); g['shine'] = float(r.uniform(.04, .16)); g['rim'] = float(r.uniform(0, .25))
+    g['light'] = np.array(
+        [
+            np.sin(np.radians(az)) * np.cos(np.radians(el)),
+            np.sin(np.radians(el)),
+            np.cos(np.radians(az)) * np.cos(np.radians(el)),
+        ]
+    )
+    warm = r.normal(0, 0.05)
+    g['key'] = float(r.uniform(0.42, 0.68)) * np.array([1 + warm, 1, 1 - warm])
+    cool = r.normal(0, 0.04)
+    g['ambient'] = float(r.uniform(0.46, 0.60)) * np.array([1 - cool, 1, 1 + cool])
+    g['shine'] = float(r.uniform(0.04, 0.16))
+    g['rim'] = float(r.uniform(0, 0.25))
     return g
 
-def _shape(p, g, place=None, front=None): # bend neutral points (N,3) to a person
-    place = p if place is None else place; front = 1. if front is None else front
-    x, y = place[:, 0], place[:, 1]; a, s = np.abs(x), np.sign(x); X, Y, Zz = p.T.copy()
-    d = y-_MOUTH_Y
-    lat = np.sqrt(np.clip(1-(a/(_MOUTH_W+.012))**2, 0, 1)); pull = np.where(a < _MOUTH_W, a/_MOUTH_W, np.exp(-((a-_MOUTH_W)/.13)**2))
+
+def _shape(p, g, place=None, front=None):  # bend neutral points (N,3) to a person
+    place = p if place is None else place
+    front = 1.0 if front is None else front
+    x, y = place[:, 0], place[:, 1]
+    a, s = np.abs(x), np.sign(x)
+    X, Y, Zz = p.T.copy()
+    d = y - _MOUTH_Y
+    lat = np.sqrt(np.clip(1 - (a / (_MOUTH_W + 0.012)) ** 2, 0, 1))
+    pull = np.where(a < _MOUTH_W, a / _MOUTH_W, np.exp(-(((a - _MOUTH_W) / 0.13) ** 2)))
     # eyes first: scaled and moved about the ball's centre
-    e = front*(1-_step(.19, .36, np.hypot(a-_EYE[0], (y-_EYE[1])*1.1))); k = 1+e*(.075*g['eye_size'])
-    X, Y, Zz = np.where(e > 0, s*_EYE[0]+(X-s*_EYE[0])*k, X), np.where(e > 0, _EYE[1]+(Y-_EYE[1])*k, Y), np.where(e > 0, _BALL_Z+(Zz-_BALL_Z)*k, Zz)
-    X = X+e*s*.016*g['eye_gap']; Y = Y+e*(.02*g['eye_y']+.10*g['eye_tilt']*.5*(a-_EYE[0]))
+    e = front * (1 - _step(0.19, 0.36, np.hypot(a - _EYE[0], (y - _EYE[1]) * 1.1)))
+    k = 1 + e * (0.075 * g['eye_size'])
+    X, Y, Zz = (
+        np.where(e > 0, s * _EYE[0] + (X - s * _EYE[0]) * k, X),
+        np.where(e > 0, _EYE[1] + (Y - _EYE[1]) * k, Y),
+        np.where(e > 0, _BALL_Z + (Zz - _BALL_Z) * k, Zz),
+    )
+    X = X + e * s * 0.016 * g['eye_gap']
+    Y = Y + e * (0.02 * g['eye_y'] + 0.10 * g['eye_tilt'] * 0.5 * (a - _EYE[0]))
     f = front
-    X = X+f*(s*.028*g['nose_width']*_bump(a, y, .1, -.37, .06, .08) + s*.03*g['mouth_width']*pull*np.exp(-(d/.15)**2))
-    Y = Y+f*(.022*g['nose_tip']*_bump(a, y, 0, -.37, .12, .09) + .022*g['mouth_y']*np.exp(-(d/.22)**2)*np.exp(-(a/.3)**2))
-    Zz = Zz+f*(.045*g['nose_out']*_bump(a, y, 0, -.31, .09, .10) + .028*g['bridge']*_bump(a, y, 0, -.06, .06, .16))
-    Y = Y+f*(.24*g['lips']*np.clip(d, -.12, .09)*lat*np.exp(-(np.maximum(np.abs(d)-.08, 0)/.07)**2) + .12*g['upper_lip']*np.clip(d, 0, .09)*lat*np.exp(-(np.maximum(d-.08, 0)/.06)**2))
-    Zz = Zz+f*.014*g['lips']*lat*np.exp(-(d/.11)**2)
-    Y = Y+f*(.024*g['brow_y']*_bump(a, y, .27, .20, .26, .07) + .024*g['brow_tilt']*np.clip((a-.25)/.17, -1, 1)*_bump(a, y, .27, .20, .24, .07) + .02*g['brow_arch']*_bump(a, y, .31, .20, .1, .07))
-    Zz = Zz+f*(.022*g['ridge']*_bump(a, y, .22, .17, .2, .06) + .028*g['chin_out']*_bump(a, y, 0, -.92, .2, .14) + .022*g['fat']*_bump(a, y, .36, -.45, .2, .2) + .016*g['cheekbone']*_bump(a, y, .4, -.17, .14, .1))
-    X = X+s*(.026*g['cheekbone']*_bump(a, y, .62, -.18, .2, .14) + .035*g['fat']*np.exp(-((y+.5)/.3)**2)*_step(.2, .5, a))
+    X = X + f * (
+        s * 0.028 * g['nose_width'] * _bump(a, y, 0.1, -0.37, 0.06, 0.08)
+        + s * 0.03 * g['mouth_width'] * pull * np.exp(-((d / 0.15) ** 2))
+    )
+    Y = Y + f * (
+        0.022 * g['nose_tip'] * _bump(a, y, 0, -0.37, 0.12, 0.09)
+        + 0.022 * g['mouth_y'] * np.exp(-((d / 0.22) ** 2)) * np.exp(-((a / 0.3) ** 2))
+    )
+    Zz = Zz + f * (
+        0.045 * g['nose_out'] * _bump(a, y, 0, -0.31, 0.09, 0.10)
+        + 0.028 * g['bridge'] * _bump(a, y, 0, -0.06, 0.06, 0.16)
+    )
+    Y = Y + f * (
+        0.24 * g['lips'] * np.clip(d, -0.12, 0.09) * lat * np.exp(-((np.maximum(np.abs(d) - 0.08, 0) / 0.07) ** 2))
+        + 0.12 * g['upper_lip'] * np.clip(d, 0, 0.09) * lat * np.exp(-((np.maximum(d - 0.08, 0) / 0.06) ** 2))
+    )
+    Zz = Zz + f * 0.014 * g['lips'] * lat * np.exp(-((d / 0.11) ** 2))
+    Y = Y + f * (
+        0.024 * g['brow_y'] * _bump(a, y, 0.27, 0.20, 0.26, 0.07)
+        + 0.024 * g['brow_tilt'] * np.clip((a - 0.25) / 0.17, -1, 1) * _bump(a, y, 0.27, 0.20, 0.24, 0.07)
+        + 0.02 * g['brow_arch'] * _bump(a, y, 0.31, 0.20, 0.1, 0.07)
+    )
+    Zz = Zz + f * (
+        0.022 * g['ridge'] * _bump(a, y, 0.22, 0.17, 0.2, 0.06)
+        + 0.028 * g['chin_out'] * _bump(a, y, 0, -0.92, 0.2, 0.14)
+        + 0.022 * g['fat'] * _bump(a, y, 0.36, -0.45, 0.2, 0.2)
+        + 0.016 * g['cheekbone'] * _bump(a, y, 0.4, -0.17, 0.14, 0.1)
+    )
+    X = X + s * (
+        0.026 * g['cheekbone'] * _bump(a, y, 0.62, -0.18, 0.2, 0.14)
+        + 0.035 * g['fat'] * np.exp(-(((y + 0.5) / 0.3) ** 2)) * _step(0.2, 0.5, a)
+    )
     # the whole head: below the eyes the jaw, then face height, then width
-    X = X*(1+.07*g['jaw']*_step(-.25, -.75, y)*(1-_step(-1.02, -1.3, Y)))*(1+.07*g['neck']*_step(-1.0, -1.2, Y))
-    Y = Y-.035*g['chin']*_step(-.66, -1.0, y)*(1-.5*_step(-1., -1.3, Y))-.065*g['length']*_step(0, -.9, y)+.045*g['forehead']*_step(.25, .8, y)
-    X = X*(1+.065*g['width'])
+    X = (
+        X
+        * (1 + 0.07 * g['jaw'] * _step(-0.25, -0.75, y) * (1 - _step(-1.02, -1.3, Y)))
+        * (1 + 0.07 * g['neck'] * _step(-1.0, -1.2, Y))
+    )
+    Y = (
+        Y
+        - 0.035 * g['chin'] * _step(-0.66, -1.0, y) * (1 - 0.5 * _step(-1.0, -1.3, Y))
+        - 0.065 * g['length'] * _step(0, -0.9, y)
+        + 0.045 * g['forehead'] * _step(0.25, 0.8, y)
+    )
+    X = X * (1 + 0.065 * g['width'])
     return np.stack([X, Y, Zz], 1)
 
 # %% ../../nbs/data/synthetic.ipynb #ce499daf
-_ATLAS = (320, 608)          # rows, columns: skin 0-287, then eye, hair and teeth, then cloth
+_ATLAS = (320, 608)  # rows, columns: skin 0-287, then eye, hair and teeth, then cloth
 _SKIN_T = (1.6, 17.0)
-def _skin_uv(theta, t): return np.stack([np.clip(theta/np.radians(112)*.5+.5, 0, 1)*286+.5, np.clip((t-_SKIN_T[0])/(_SKIN_T[1]-_SKIN_T[0]), 0, 1)*318+.5], 1)
+
+
+def _skin_uv(theta, t):
+    return np.stack(
+        [
+            np.clip(theta / np.radians(112) * 0.5 + 0.5, 0, 1) * 286 + 0.5,
+            np.clip((t - _SKIN_T[0]) / (_SKIN_T[1] - _SKIN_T[0]), 0, 1) * 318 + 0.5,
+        ],
+        1,
+    )
+
 
 def _grid_tri(rows, cols, flip=False):
-    i = np.arange(rows*cols).reshape(rows, cols); a, b, c, d = (q.ravel() for q in (i[:-1, :-1], i[:-1, 1:], i[1:, :-1], i[1:, 1:]))
+    i = np.arange(rows * cols).reshape(rows, cols)
+    a, b, c, d = (q.ravel() for q in (i[:-1, :-1], i[:-1, 1:], i[1:, :-1], i[1:, 1:]))
     t = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
     return t[:, ::-1] if flip else t
 
+
 @functools.lru_cache(1)
-def _eye_grid(): # the front of a unit ball, rings about the line of sight
-    ph, ps = np.meshgrid(np.linspace(.0, 1.25, 9), np.linspace(0, 2*np.pi, 21), indexing='ij')
-    d = np.stack([np.sin(ph)*np.cos(ps), np.sin(ph)*np.sin(ps), np.cos(ph)], -1).reshape(-1, 3)
+def _eye_grid():  # the front of a unit ball, rings about the line of sight
+    ph, ps = np.meshgrid(np.linspace(0.0, 1.25, 9), np.linspace(0, 2 * np.pi, 21), indexing='ij')
+    d = np.stack([np.sin(ph) * np.cos(ps), np.sin(ph) * np.sin(ps), np.cos(ph)], -1).reshape(-1, 3)
     return d, _grid_tri(9, 21, True)
 
-def _hair_parts(g): # list of (points, uv, tint) of hair in the head's frame, before the person's shape
-    style, r = g['style'], np.random.default_rng(g['hair_seed']); vol = g['volume']
-    if style == 'bald': return []
+
+def _hair_parts(g):  # list of (points, uv, tint) of hair in the head's frame, before the person's shape
+    style, r = g['style'], np.random.default_rng(g['hair_seed'])
+    vol = g['volume']
+    if style == 'bald':
+        return []
     rows, cols = 30, 57
-    th, t = np.meshgrid(np.linspace(-np.pi, np.pi, cols), np.r_[np.linspace(0, 5, 18), np.linspace(5.4, 12, 12)], indexing='ij'); th, t = th.T, t.T
-    P = _surface(th, t); a = np.degrees(np.abs(th)); y = P[..., 1]
-    top, side, back, front_y, burn = dict(buzz=(.018, .014, .014, .62, .0), short=(.10, .045, .05, .62, -.05), quiff=(.17, .04, .05, .64, -.02), parted=(.12, .07, .07, .60, -.10),
-        receding=(.07, .06, .06, .80, -.02), curly=(.18, .15, .15, .58, -.15), afro=(.36, .32, .32, .60, -.1), fringe=(.12, .09, .09, .36, -.15), bob=(.11, .10, .12, .62, -.3),
-        long=(.10, .08, .11, .64, -.2), long_fringe=(.11, .09, .11, .34, -.25), bun=(.06, .045, .06, .66, .05), mop=(.17, .13, .12, .40, -.15))[style]
-    front_y += .035*g['hairline']-.05*(front_y > .5)      # a fringe is low already
-    rec = .22 if style == 'receding' else .06 if g['sex'] > 0 else .02
+    th, t = np.meshgrid(
+        np.linspace(-np.pi, np.pi, cols), np.r_[np.linspace(0, 5, 18), np.linspace(5.4, 12, 12)], indexing='ij'
+    )
+    th, t = th.T, t.T
+    P = _surface(th, t)
+    a = np.degrees(np.abs(th))
+    y = P[..., 1]
+    top, side, back, front_y, burn = dict(
+        buzz=(0.018, 0.014, 0.014, 0.62, 0.0),
+        short=(0.10, 0.045, 0.05, 0.62, -0.05),
+        quiff=(0.17, 0.04, 0.05, 0.64, -0.02),
+        parted=(0.12, 0.07, 0.07, 0.60, -0.10),
+        receding=(0.07, 0.06, 0.06, 0.80, -0.02),
+        curly=(0.18, 0.15, 0.15, 0.58, -0.15),
+        afro=(0.36, 0.32, 0.32, 0.60, -0.1),
+        fringe=(0.12, 0.09, 0.09, 0.36, -0.15),
+        bob=(0.11, 0.10, 0.12, 0.62, -0.3),
+        long=(0.10, 0.08, 0.11, 0.64, -0.2),
+        long_fringe=(0.11, 0.09, 0.11, 0.34, -0.25),
+        bun=(0.06, 0.045, 0.06, 0.66, 0.05),
+        mop=(0.17, 0.13, 0.12, 0.40, -0.15),
+    )[style]
+    front_y += 0.035 * g['hairline'] - 0.05 * (front_y > 0.5)  # a fringe is low already
+    rec = 0.22 if style == 'receding' else 0.06 if g['sex'] > 0 else 0.02
     # the hair line: forehead, temples, in front of the ear, above it, nape
-    line = np.interp(a, [0, 22, 42, 58, 68, 78, 86, 97, 108, 125, 180], [front_y, front_y-.005, front_y-.06+rec*.5, min(front_y-.16, .42)+rec*.4, .20, burn+.02, burn, .13, .05, -.38, -.52])
+    line = np.interp(
+        a,
+        [0, 22, 42, 58, 68, 78, 86, 97, 108, 125, 180],
+        [
+            front_y,
+            front_y - 0.005,
+            front_y - 0.06 + rec * 0.5,
+            min(front_y - 0.16, 0.42) + rec * 0.4,
+            0.20,
+            burn + 0.02,
+            burn,
+            0.13,
+            0.05,
+            -0.38,
+            -0.52,
+        ],
+    )
     phase = r.uniform(0, 6.28, 8)
-    line = line+.012*np.sin(9*th+phase[0])+.010*np.sin(23*th+phase[1])
-    m = _step(-.015, .10, y-line)
-    height = _step(.1, .85, y)
-    H = (np.where(np.cos(th) < 0, back, side)*(1-height)+top*height)*vol
-    if style == 'quiff': H = H+.10*_bump(th, y, 0, .80, .5, .22)
-    if style == 'parted': H = H-.06*np.exp(-((P[..., 0]-g['part'])/.035)**2)*_step(.5, .7, y)
-    if style in ('fringe', 'mop', 'long_fringe'): H = np.maximum(H, .075*_step(.3, .6, y)*(np.cos(th) > .2)+.05)
+    line = line + 0.012 * np.sin(9 * th + phase[0]) + 0.010 * np.sin(23 * th + phase[1])
+    m = _step(-0.015, 0.10, y - line)
+    height = _step(0.1, 0.85, y)
+    H = (np.where(np.cos(th) < 0, back, side) * (1 - height) + top * height) * vol
+    if style == 'quiff':
+        H = H + 0.10 * _bump(th, y, 0, 0.80, 0.5, 0.22)
+    if style == 'parted':
+        H = H - 0.06 * np.exp(-(((P[..., 0] - g['part']) / 0.035) ** 2)) * _step(0.5, 0.7, y)
+    if style in ('fringe', 'mop', 'long_fringe'):
+        H = np.maximum(H, 0.075 * _step(0.3, 0.6, y) * (np.cos(th) > 0.2) + 0.05)
     n1, n2 = r.integers(7, 12), r.integers(5, 9)
-    rough = dict(afro=.03, curly=.055, mop=.035).get(style, .012)*(.6+g['curl'])*(0.25 if style == 'buzz' else 1)
-    H = H+rough*m*(np.sin(n1*th+phase[2]+2*np.sin(3*t+phase[3]))*np.sin(n2*.45*t+phase[4])+.5*np.sin(2.1*n1*th+phase[5]+t))
-    thick = -.045+m*(np.maximum(H, .006)+.045)
-    out = P-np.array([0, .0, -.08]); out[..., 1] *= .8; out /= np.linalg.norm(out, axis=-1, keepdims=True)
-    Q = P+out*thick[..., None]
-    u = (th/(2*np.pi)+.5)*126+288.5; v = t/12*126+96.5
-    tint = (.80+.25*height+.06*np.sin(7*th+phase[6])*np.sin(1.3*t))*np.where(m < .3, .85, 1)
-    tri = _grid_tri(rows, cols); tri = tri[(m.ravel()[tri] > 0).any(1)]      # nothing of it under the face
-    parts = [(Q.reshape(-1, 3), np.stack([u, v], -1).reshape(-1, 2), tint.ravel(), tri, np.ones(rows*cols))]
+    rough = (
+        dict(afro=0.03, curly=0.055, mop=0.035).get(style, 0.012) * (0.6 + g['curl']) * (0.25 if style == 'buzz' else 1)
+    )
+    H = H + rough * m * (
+        np.sin(n1 * th + phase[2] + 2 * np.sin(3 * t + phase[3])) * np.sin(n2 * 0.45 * t + phase[4])
+        + 0.5 * np.sin(2.1 * n1 * th + phase[5] + t)
+    )
+    thick = -0.045 + m * (np.maximum(H, 0.006) + 0.045)
+    out = P - np.array([0, 0.0, -0.08])
+    out[..., 1] *= 0.8
+    out /= np.linalg.norm(out, axis=-1, keepdims=True)
+    Q = P + out * thick[..., None]
+    u = (th / (2 * np.pi) + 0.5) * 126 + 288.5
+    v = t / 12 * 126 + 96.5
+    tint = (0.80 + 0.25 * height + 0.06 * np.sin(7 * th + phase[6]) * np.sin(1.3 * t)) * np.where(m < 0.3, 0.85, 1)
+    tri = _grid_tri(rows, cols)
+    tri = tri[(m.ravel()[tri] > 0).any(1)]  # nothing of it under the face
+    parts = [(Q.reshape(-1, 3), np.stack([u, v], -1).reshape(-1, 2), tint.ravel(), tri, np.ones(rows * cols))]
     if style in ('bob', 'long', 'long_fringe'):
-        L, C = 16, 41; front = np.radians({'bob': 72, 'long': 78, 'long_fringe': 70}[style]+6*(g['hairline'] > 0))
-        an, sv = np.meshgrid(np.linspace(front, 2*np.pi-front, C), np.linspace(0, 1, L)); end = -.78-.15*g['hair_length'] if style == 'bob' else -1.35-.35*g['hair_length']
-        yy = .48+(end-.48)*sv; w = np.interp(sv, [0, .2, .5, .8, 1], [.70, .79, .80, .80, .74] if style == 'bob' else [.70, .78, .76, .74, .76])
-        zr = np.interp(sv, [0, .3, .6, 1], [.80, .90, .80, .70]); wave = (.018+.03*g['curl'])*np.sin(14*sv*(1+g['curl'])+3*np.sin(an*2)+phase[7])*sv
-        lock = .012*np.sin(17*an+phase[0])+.008*np.sin(29*an+phase[1])
-        rad = 1+wave+lock*sv
-        x = np.sin(an)*w*rad; z = -.06+np.cos(an)*zr*rad+.18*np.exp(-((np.abs(an-np.pi)-(np.pi-front))/.25)**2)*sv
-        yy = yy+(.05*np.sin(5*an+phase[2])+.03*np.sin(13*an+phase[3]))*_step(.8, 1, sv)
-        u = (an/(2*np.pi))*126+288.5; v = sv*126+96.5
-        tint = (.95-.18*sv)+.10*np.sin(17*an+phase[0])
-        parts.append((np.stack([x, yy, z], -1).reshape(-1, 3), np.stack([u, v], -1).reshape(-1, 2), tint.ravel(), _grid_tri(L, C), np.repeat(1-.45*_step(.55, 1, np.linspace(0, 1, L)), C)))
+        L, C = 16, 41
+        front = np.radians({'bob': 72, 'long': 78, 'long_fringe': 70}[style] + 6 * (g['hairline'] > 0))
+        an, sv = np.meshgrid(np.linspace(front, 2 * np.pi - front, C), np.linspace(0, 1, L))
+        end = -0.78 - 0.15 * g['hair_length'] if style == 'bob' else -1.35 - 0.35 * g['hair_length']
+        yy = 0.48 + (end - 0.48) * sv
+        w = np.interp(
+            sv,
+            [0, 0.2, 0.5, 0.8, 1],
+            [0.70, 0.79, 0.80, 0.80, 0.74] if style == 'bob' else [0.70, 0.78, 0.76, 0.74, 0.76],
+        )
+        zr = np.interp(sv, [0, 0.3, 0.6, 1], [0.80, 0.90, 0.80, 0.70])
+        wave = (0.018 + 0.03 * g['curl']) * np.sin(14 * sv * (1 + g['curl']) + 3 * np.sin(an * 2) + phase[7]) * sv
+        lock = 0.012 * np.sin(17 * an + phase[0]) + 0.008 * np.sin(29 * an + phase[1])
+        rad = 1 + wave + lock * sv
+        x = np.sin(an) * w * rad
+        z = -0.06 + np.cos(an) * zr * rad + 0.18 * np.exp(-(((np.abs(an - np.pi) - (np.pi - front)) / 0.25) ** 2)) * sv
+        yy = yy + (0.05 * np.sin(5 * an + phase[2]) + 0.03 * np.sin(13 * an + phase[3])) * _step(0.8, 1, sv)
+        u = (an / (2 * np.pi)) * 126 + 288.5
+        v = sv * 126 + 96.5
+        tint = (0.95 - 0.18 * sv) + 0.10 * np.sin(17 * an + phase[0])
+        parts.append(
+            (
+                np.stack([x, yy, z], -1).reshape(-1, 3),
+                np.stack([u, v], -1).reshape(-1, 2),
+                tint.ravel(),
+                _grid_tri(L, C),
+                np.repeat(1 - 0.45 * _step(0.55, 1, np.linspace(0, 1, L)), C),
+            )
+        )
     if style == 'bun':
-        b, c = np.meshgrid(np.linspace(.02, np.pi-.02, 10), np.linspace(0, 2*np.pi, 17), indexing='ij'); R = .24+.08*g['hair_length']; cy, cz = (1.02, -.35) if g['hairline'] > -.3 else (.55, -.92)
-        q = np.stack([R*np.sin(b)*np.sin(c), cy+R*.85*np.cos(b), cz+R*np.sin(b)*np.cos(c)], -1)
-        parts.append((q.reshape(-1, 3), np.stack([c/6.3*126+288.5, b/3.2*126+96.5], -1).reshape(-1, 2), np.full(170, .9), _grid_tri(10, 17), np.ones(170)))
+        b, c = np.meshgrid(np.linspace(0.02, np.pi - 0.02, 10), np.linspace(0, 2 * np.pi, 17), indexing='ij')
+        R = 0.24 + 0.08 * g['hair_length']
+        cy, cz = (1.02, -0.35) if g['hairline'] > -0.3 else (0.55, -0.92)
+        q = np.stack([R * np.sin(b) * np.sin(c), cy + R * 0.85 * np.cos(b), cz + R * np.sin(b) * np.cos(c)], -1)
+        parts.append(
+            (
+                q.reshape(-1, 3),
+                np.stack([c / 6.3 * 126 + 288.5, b / 3.2 * 126 + 96.5], -1).reshape(-1, 2),
+                np.full(170, 0.9),
+                _grid_tri(10, 17),
+                np.ones(170),
+            )
+        )
     return parts
 
-def _ear(side, g): # a cupped disc with a raised rim at the side of the head
-    rr, ph = np.meshgrid(np.linspace(0, 1, 8), np.linspace(0, 2*np.pi, 23), indexing='ij')
-    k = 1+.10*g['ear']
-    lobe = 1-.22*_step(-.3, -1, np.sin(ph))
-    b, up = .125*k*rr*np.cos(ph)*lobe, .20*k*rr*np.sin(ph)
-    out = .045+.035*_bump(rr, 0, .85, 0, .16, 1)*(.3+.7*_step(-.9, .4, np.sin(ph)))-.05*_bump(rr, 0, .25, 0, .35, 1)-.03*_step(.9, 1, rr)
-    back = b+.035-.1*up      # towards the back of the head
-    x = .668+out+np.maximum(back+.06, 0)*.42; y = -.085+up; z = -.03-back
-    front_edge = _step(.5, 1, rr)*_step(.2, .9, -np.cos(ph)); x = x-front_edge*.07
-    tint = 1-.35*_bump(rr, 0, .35, 0, .28, 1)-.12*_bump(rr, 0, .68, 0, .1, 1)
-    return np.stack([side*x, y, z], -1).reshape(-1, 3), tint.ravel(), _grid_tri(8, 23, side > 0)
 
-def _teeth(upper): # an arch of teeth; the texture carries the gaps between them
+def _ear(side, g):  # a cupped disc with a raised rim at the side of the head
+    rr, ph = np.meshgrid(np.linspace(0, 1, 8), np.linspace(0, 2 * np.pi, 23), indexing='ij')
+    k = 1 + 0.10 * g['ear']
+    lobe = 1 - 0.22 * _step(-0.3, -1, np.sin(ph))
+    b, up = 0.125 * k * rr * np.cos(ph) * lobe, 0.20 * k * rr * np.sin(ph)
+    out = (
+        0.045
+        + 0.035 * _bump(rr, 0, 0.85, 0, 0.16, 1) * (0.3 + 0.7 * _step(-0.9, 0.4, np.sin(ph)))
+        - 0.05 * _bump(rr, 0, 0.25, 0, 0.35, 1)
+        - 0.03 * _step(0.9, 1, rr)
+    )
+    back = b + 0.035 - 0.1 * up  # towards the back of the head
+    x = 0.668 + out + np.maximum(back + 0.06, 0) * 0.42
+    y = -0.085 + up
+    z = -0.03 - back
+    front_edge = _step(0.5, 1, rr) * _step(0.2, 0.9, -np.cos(ph))
+    x = x - front_edge * 0.07
+    tint = 1 - 0.35 * _bump(rr, 0, 0.35, 0, 0.28, 1) - 0.12 * _bump(rr, 0, 0.68, 0, 0.1, 1)
+    return np.stack([side * x, y, z], -1).reshape(-1, 3), tint.ravel(), _grid_tri(8, 23, side > 0)
+
+
+def _teeth(upper):  # an arch of teeth; the texture carries the gaps between them
     an, v = np.meshgrid(np.linspace(-1.25, 1.25, 25), np.linspace(0, 1, 5), indexing='ij')
-    x = .20*np.sin(an); z = .52+.215*np.cos(an)-.02*np.abs(v-.5)
-    y = (-.485-.118*v) if upper else (-.585-.095*v)
-    if upper: y = y+.012*np.abs(np.sin(an))*v
-    tint = np.clip(1.02-.45*np.abs(an)/1.25, 0, 1)*np.where(v == (0 if upper else 1), .75, 1)
-    uv = np.stack([(an/2.5+.5)*62+288.5, (v if upper else 1-v)*60+224.5], -1)
+    x = 0.20 * np.sin(an)
+    z = 0.52 + 0.215 * np.cos(an) - 0.02 * np.abs(v - 0.5)
+    y = (-0.485 - 0.118 * v) if upper else (-0.585 - 0.095 * v)
+    if upper:
+        y = y + 0.012 * np.abs(np.sin(an)) * v
+    tint = np.clip(1.02 - 0.45 * np.abs(an) / 1.25, 0, 1) * np.where(v == (0 if upper else 1), 0.75, 1)
+    uv = np.stack([(an / 2.5 + 0.5) * 62 + 288.5, (v if upper else 1 - v) * 60 + 224.5], -1)
     return np.stack([x, y, z], -1).reshape(-1, 3), uv.reshape(-1, 2), tint.ravel(), _grid_tri(25, 5)
 
+
 def _tongue():
-    a, b = np.meshgrid(np.linspace(0, 2*np.pi, 17), np.linspace(.02, 2.1, 9), indexing='ij')   # about it, from the tip back
-    x, y, z = .135*np.cos(a)*np.sin(b), -.70+.058*np.sin(a)*np.sin(b)**.8, .475+.235*np.cos(b)
-    y = y-.014*np.exp(-(x/.022)**2)*(np.sin(a) > 0)*np.sin(b)     # the groove
-    P = np.stack([x, y, z], -1).reshape(-1, 3); tip = np.exp(-(b/1.1)**2).ravel()
-    lift = np.stack([0*tip, .085*tip+.045, .07*tip], 1)
-    return P, lift, (.85+.15*np.sin(a)).ravel(), _grid_tri(17, 9)
+    a, b = np.meshgrid(
+        np.linspace(0, 2 * np.pi, 17), np.linspace(0.02, 2.1, 9), indexing='ij'
+    )  # about it, from the tip back
+    x, y, z = 0.135 * np.cos(a) * np.sin(b), -0.70 + 0.058 * np.sin(a) * np.sin(b) ** 0.8, 0.475 + 0.235 * np.cos(b)
+    y = y - 0.014 * np.exp(-((x / 0.022) ** 2)) * (np.sin(a) > 0) * np.sin(b)  # the groove
+    P = np.stack([x, y, z], -1).reshape(-1, 3)
+    tip = np.exp(-((b / 1.1) ** 2)).ravel()
+    lift = np.stack([0 * tip, 0.085 * tip + 0.045, 0.07 * tip], 1)
+    return P, lift, (0.85 + 0.15 * np.sin(a)).ravel(), _grid_tri(17, 9)
+
 
 def _cavity():
     a, b = np.meshgrid(np.linspace(-1.5, 1.5, 11), np.linspace(-1.5, 1.5, 9), indexing='ij')
-    P = np.stack([.30*np.sin(a)*np.cos(b), -.61+.20*np.sin(b), .565-.27*np.cos(a)*np.cos(b)], -1).reshape(-1, 3)
-    return P, np.clip((b.ravel()+1.5)/3, 0, 1), _grid_tri(11, 9)
+    P = np.stack(
+        [0.30 * np.sin(a) * np.cos(b), -0.61 + 0.20 * np.sin(b), 0.565 - 0.27 * np.cos(a) * np.cos(b)], -1
+    ).reshape(-1, 3)
+    return P, np.clip((b.ravel() + 1.5) / 3, 0, 1), _grid_tri(11, 9)
 
-def _tube(curve, radius, closed, n=5): # a thin tube about a curve (M,3)
-    M = len(curve); d = np.gradient(curve, axis=0) if not closed else np.roll(curve, -1, 0)-np.roll(curve, 1, 0)
-    d = d/np.linalg.norm(d, axis=1, keepdims=True); up = np.array([0, .1, 1.]); u = np.cross(d, up); u /= np.linalg.norm(u, axis=1, keepdims=True)+1e-9; v = np.cross(d, u)
-    a = np.linspace(0, 2*np.pi, n+1)
-    P = curve[:, None]+radius*(np.cos(a)[None, :, None]*u[:, None]+np.sin(a)[None, :, None]*v[:, None])
-    return P.reshape(-1, 3), _grid_tri(M, n+1)
 
-def _glasses(spec): # two rims, a bridge, two arms: list of (points, triangles)
-    out = []; k = spec['size']; p = spec['square']
+def _tube(curve, radius, closed, n=5):  # a thin tube about a curve (M,3)
+    M = len(curve)
+    d = np.gradient(curve, axis=0) if not closed else np.roll(curve, -1, 0) - np.roll(curve, 1, 0)
+    d = d / np.linalg.norm(d, axis=1, keepdims=True)
+    up = np.array([0, 0.1, 1.0])
+    u = np.cross(d, up)
+    u /= np.linalg.norm(u, axis=1, keepdims=True) + 1e-9
+    v = np.cross(d, u)
+    a = np.linspace(0, 2 * np.pi, n + 1)
+    P = curve[:, None] + radius * (np.cos(a)[None, :, None] * u[:, None] + np.sin(a)[None, :, None] * v[:, None])
+    return P.reshape(-1, 3), _grid_tri(M, n + 1)
+
+
+def _glasses(spec):  # two rims, a bridge, two arms: list of (points, triangles)
+    out = []
+    k = spec['size']
+    p = spec['square']
     for s in (-1, 1):
-        a = np.linspace(0, 2*np.pi, 29); c, sn = np.cos(a), np.sin(a); r = (np.abs(c)**p+np.abs(sn)**p)**(-1/p)
-        x, y = .285+.185*k*r*c, -.03+.145*k*r*sn
-        out.append(_tube(np.stack([s*x, y, .835-.35*np.maximum(x-.15, 0)**1.5], 1), spec['rim'], True))
-        out.append(_tube(np.stack([s*np.linspace(.285+.185*k, .72, 8), np.linspace(.04, .06, 8), np.r_[np.linspace(.70, .55, 3), np.linspace(.4, -.1, 5)]], 1), spec['rim'], False))
-    x = np.linspace(-.285+.185*k, .285-.185*k, 7)
-    out.append(_tube(np.stack([x, .02+.03*np.cos(x*12), .84+0*x], 1), spec['rim']*.9, False))
+        a = np.linspace(0, 2 * np.pi, 29)
+        c, sn = np.cos(a), np.sin(a)
+        r = (np.abs(c) ** p + np.abs(sn) ** p) ** (-1 / p)
+        x, y = 0.285 + 0.185 * k * r * c, -0.03 + 0.145 * k * r * sn
+        out.append(_tube(np.stack([s * x, y, 0.835 - 0.35 * np.maximum(x - 0.15, 0) ** 1.5], 1), spec['rim'], True))
+        out.append(
+            _tube(
+                np.stack(
+                    [
+                        s * np.linspace(0.285 + 0.185 * k, 0.72, 8),
+                        np.linspace(0.04, 0.06, 8),
+                        np.r_[np.linspace(0.70, 0.55, 3), np.linspace(0.4, -0.1, 5)],
+                    ],
+                    1,
+                ),
+                spec['rim'],
+                False,
+            )
+        )
+    x = np.linspace(-0.285 + 0.185 * k, 0.285 - 0.185 * k, 7)
+    out.append(_tube(np.stack([x, 0.02 + 0.03 * np.cos(x * 12), 0.84 + 0 * x], 1), spec['rim'] * 0.9, False))
     return out
 
-_BODY = np.array([ # y, half width, front z, back z
-    [-1.24, .40, .235, -.50], [-1.33, .50, .27, -.55], [-1.42, .72, .30, -.56], [-1.52, .98, .32, -.55], [-1.64, 1.20, .36, -.52], [-1.85, 1.34, .42, -.5], [-2.2, 1.42, .48, -.5], [-2.8, 1.45, .5, -.5]])
+
+_BODY = np.array(
+    [  # y, half width, front z, back z
+        [-1.24, 0.40, 0.235, -0.50],
+        [-1.33, 0.50, 0.27, -0.55],
+        [-1.42, 0.72, 0.30, -0.56],
+        [-1.52, 0.98, 0.32, -0.55],
+        [-1.64, 1.20, 0.36, -0.52],
+        [-1.85, 1.34, 0.42, -0.5],
+        [-2.2, 1.42, 0.48, -0.5],
+        [-2.8, 1.45, 0.5, -0.5],
+    ]
+)
+
+
 def _body(g):
-    B = _BODY.copy(); C = 41; R = 22
-    if g['collar'] == 'turtleneck': B = np.r_[[[-1.02, .395+.02*g['neck'], .235, -.46]], B]; B[1, 1] += .02
-    else: B[0, 1] += .03*g['neck']+.01; B[1, 1] += .02*g['neck']
-    if g['collar'] == 'hood': B[:3, 1] += [.06, .07, .04]; B[:3, 3] -= .12
-    f = PchipInterpolator(np.linspace(0, 1, len(B)), B); v, th = np.meshgrid(np.linspace(0, 1, R), np.linspace(-np.pi, np.pi, C), indexing='ij')
-    y, w, zf, zb = np.moveaxis(f(v), -1, 0); w = w*np.where(y < -1.4, g['shoulders'], 1)
-    s, c = np.sin(th), np.cos(th); n = 2.2; r = (np.abs(s)**n+np.abs(c)**n)**(-1/n); mid = -.12
-    z = mid+np.where(c > 0, zf-mid, mid-zb)*r*c
-    y = y+.10*s*s*np.exp(-((y+1.3)/.15)**2)*(g['collar'] != 'turtleneck')-.05*(c > .3)*c*np.exp(-((y+1.25)/.12)**2)
-    P = np.stack([w*r*s, y, z], -1).reshape(-1, 3)
-    uv = np.stack([np.sin(th/2)*93+512, v*318+.5], -1).reshape(-1, 2)
+    B = _BODY.copy()
+    C = 41
+    R = 22
+    if g['collar'] == 'turtleneck':
+        B = np.r_[[[-1.02, 0.395 + 0.02 * g['neck'], 0.235, -0.46]], B]
+        B[1, 1] += 0.02
+    else:
+        B[0, 1] += 0.03 * g['neck'] + 0.01
+        B[1, 1] += 0.02 * g['neck']
+    if g['collar'] == 'hood':
+        B[:3, 1] += [0.06, 0.07, 0.04]
+        B[:3, 3] -= 0.12
+    f = PchipInterpolator(np.linspace(0, 1, len(B)), B)
+    v, th = np.meshgrid(np.linspace(0, 1, R), np.linspace(-np.pi, np.pi, C), indexing='ij')
+    y, w, zf, zb = np.moveaxis(f(v), -1, 0)
+    w = w * np.where(y < -1.4, g['shoulders'], 1)
+    s, c = np.sin(th), np.cos(th)
+    n = 2.2
+    r = (np.abs(s) ** n + np.abs(c) ** n) ** (-1 / n)
+    mid = -0.12
+    z = mid + np.where(c > 0, zf - mid, mid - zb) * r * c
+    y = (
+        y
+        + 0.10 * s * s * np.exp(-(((y + 1.3) / 0.15) ** 2)) * (g['collar'] != 'turtleneck')
+        - 0.05 * (c > 0.3) * c * np.exp(-(((y + 1.25) / 0.12) ** 2))
+    )
+    P = np.stack([w * r * s, y, z], -1).reshape(-1, 3)
+    uv = np.stack([np.sin(th / 2) * 93 + 512, v * 318 + 0.5], -1).reshape(-1, 2)
     return P, uv, _grid_tri(R, C), th, y
 
 # %% ../../nbs/data/synthetic.ipynb #c885b677
 @functools.lru_cache(1)
-def _canvas(): # places of the skin texture's texels and the masks that are the same for everybody
-    th, t = np.meshgrid(np.linspace(-1, 1, 288)*np.radians(112), np.linspace(*_SKIN_T, 320))
-    P = _surface(th, t); x, y = P[..., 0], P[..., 1]; front = _step(-.1, .3, np.cos(th))*(t < 12.6)
+def _canvas():  # places of the skin texture's texels and the masks that are the same for everybody
+    th, t = np.meshgrid(np.linspace(-1, 1, 288) * np.radians(112), np.linspace(*_SKIN_T, 320))
+    P = _surface(th, t)
+    x, y = P[..., 0], P[..., 1]
+    front = _step(-0.1, 0.3, np.cos(th)) * (t < 12.6)
     M = dict(theta=th, t=t, x=x, y=y, a=np.abs(x), front=front)
-    a = M['a']; d = y-_MOUTH_Y; M['d'] = d
-    u = np.clip(x/(_MOUTH_W+.012), -1, 1)
+    a = M['a']
+    d = y - _MOUTH_Y
+    M['d'] = d
+    u = np.clip(x / (_MOUTH_W + 0.012), -1, 1)
     top, bottom = _lip_curve(u, 2, True)[1], _lip_curve(u, 2, False)[1]
-    inside = np.where(d >= 0, top-y, y-bottom); M['lips'] = _step(-.004, .016, inside)*(np.abs(x) < _MOUTH_W+.012)*(t < 12)
-    slit = np.where(d >= 0, y-_lip_curve(u, 0, True)[1], _lip_curve(u, 0, False)[1]-y); M['slit'] = np.where(np.abs(x) < _MOUTH_W+.03, np.hypot(np.maximum(slit, 0), np.maximum(np.abs(x)-_MOUTH_W, 0)), 9)
-    ue = np.clip((a-_EYE[0])/_EYE_W, -1, 1); over = np.maximum(np.abs(a-_EYE[0])-_EYE_W, 0)
-    M['above'] = np.hypot(np.maximum(y-_lid_curve(ue, 0, True)[1], 0), over)+9*((y < _lid_curve(ue, 0, True)[1]-.03) | (t > 11))
-    M['below'] = np.hypot(np.maximum(_lid_curve(ue, 0, False)[1]-y, 0), over)+9*((y > _lid_curve(ue, 0, False)[1]+.03) | (t > 11))
-    M['ue'] = ue; M['fold'] = _to_curve(a, y, _FOLD)
-    b = PchipInterpolator(_BROW[:, 0], _BROW[:, 1]); M['brow'] = y-b(np.clip(a, _BROW[0, 0], _BROW[-1, 0])); M['brow_u'] = (a-_BROW[0, 0])/(_BROW[-1, 0]-_BROW[0, 0])
-    M['bag'] = _to_curve(a, y, [(.16, -.07), (.23, -.115), (.31, -.12), (.39, -.085)]); M['crease'] = _to_curve(a, y, [(.15, .05), (.20, .095), (.29, .11), (.37, .085), (.42, .04)])
-    M['crow'] = np.minimum(_to_curve(a, y, [(.47, .03), (.54, .06)]), np.minimum(_to_curve(a, y, [(.47, 0.), (.55, 0.)]), _to_curve(a, y, [(.47, -.03), (.54, -.06)])))
-    M['beard'] = _step(-.02, .07, np.interp(a, [0, .1, .25, .42, .6], [-.50, -.50, -.60, -.52, -.2])-y)*(1-_step(13.2, 14.2, t)); M['beard'] = M['beard']*(1-_step(.20, .08, a)*_step(-.24, -.17, d)*_step(.1, 0., d))
-    M['moustache'] = _bump(a, y, .06, -.468, .17, .035)
-    M['goatee'] = _bump(a, y, 0, -.93, .17, .13)+_bump(a, y, .25, -.68, .05, .14)*.8
-    r = np.random.default_rng(7); M['grain'] = r.standard_normal((320, 288)); M['soft'] = gaussian_filter(r.standard_normal((320, 288)), 7)*22
-    M['strand'] = gaussian_filter(r.standard_normal((320, 288)), (2.2, .5))*2.2
+    inside = np.where(d >= 0, top - y, y - bottom)
+    M['lips'] = _step(-0.004, 0.016, inside) * (np.abs(x) < _MOUTH_W + 0.012) * (t < 12)
+    slit = np.where(d >= 0, y - _lip_curve(u, 0, True)[1], _lip_curve(u, 0, False)[1] - y)
+    M['slit'] = np.where(
+        np.abs(x) < _MOUTH_W + 0.03, np.hypot(np.maximum(slit, 0), np.maximum(np.abs(x) - _MOUTH_W, 0)), 9
+    )
+    ue = np.clip((a - _EYE[0]) / _EYE_W, -1, 1)
+    over = np.maximum(np.abs(a - _EYE[0]) - _EYE_W, 0)
+    M['above'] = np.hypot(np.maximum(y - _lid_curve(ue, 0, True)[1], 0), over) + 9 * (
+        (y < _lid_curve(ue, 0, True)[1] - 0.03) | (t > 11)
+    )
+    M['below'] = np.hypot(np.maximum(_lid_curve(ue, 0, False)[1] - y, 0), over) + 9 * (
+        (y > _lid_curve(ue, 0, False)[1] + 0.03) | (t > 11)
+    )
+    M['ue'] = ue
+    M['fold'] = _to_curve(a, y, _FOLD)
+    b = PchipInterpolator(_BROW[:, 0], _BROW[:, 1])
+    M['brow'] = y - b(np.clip(a, _BROW[0, 0], _BROW[-1, 0]))
+    M['brow_u'] = (a - _BROW[0, 0]) / (_BROW[-1, 0] - _BROW[0, 0])
+    M['bag'] = _to_curve(a, y, [(0.16, -0.07), (0.23, -0.115), (0.31, -0.12), (0.39, -0.085)])
+    M['crease'] = _to_curve(a, y, [(0.15, 0.05), (0.20, 0.095), (0.29, 0.11), (0.37, 0.085), (0.42, 0.04)])
+    M['crow'] = np.minimum(
+        _to_curve(a, y, [(0.47, 0.03), (0.54, 0.06)]),
+        np.minimum(_to_curve(a, y, [(0.47, 0.0), (0.55, 0.0)]), _to_curve(a, y, [(0.47, -0.03), (0.54, -0.06)])),
+    )
+    M['beard'] = _step(-0.02, 0.07, np.interp(a, [0, 0.1, 0.25, 0.42, 0.6], [-0.50, -0.50, -0.60, -0.52, -0.2]) - y) * (
+        1 - _step(13.2, 14.2, t)
+    )
+    M['beard'] = M['beard'] * (1 - _step(0.20, 0.08, a) * _step(-0.24, -0.17, d) * _step(0.1, 0.0, d))
+    M['moustache'] = _bump(a, y, 0.06, -0.468, 0.17, 0.035)
+    M['goatee'] = _bump(a, y, 0, -0.93, 0.17, 0.13) + _bump(a, y, 0.25, -0.68, 0.05, 0.14) * 0.8
+    r = np.random.default_rng(7)
+    M['grain'] = r.standard_normal((320, 288))
+    M['soft'] = gaussian_filter(r.standard_normal((320, 288)), 7) * 22
+    M['strand'] = gaussian_filter(r.standard_normal((320, 288)), (2.2, 0.5)) * 2.2
     return M
 
-def _paint(g): # (320,608,3) texture of a person, RGB in [0,1]
-    M = _canvas(); a, x, y, d, t, th, front = (M[k] for k in ('a', 'x', 'y', 'd', 't', 'theta', 'front'))
-    r = np.random.default_rng(g['paint_seed']); A = np.ones(_ATLAS+(3,)); age = g['age']
-    C = g['skin']*(1+.018*M['soft']+.018*M['grain'])[..., None]
-    def shade(k): C.__imul__(np.asarray(k)[..., None])
-    def mix(alpha, color): al = np.asarray(alpha)[..., None]; C.__imul__(1-al); C.__iadd__(al*np.asarray(color))
-    pale = 1-g['melanin']; blood = g['skin']*np.array([1.06, .72, .68])
-    mix((.30*g['blush']*_bump(a, y, .36, -.22, .16, .14)+.22*_bump(a, y, 0, -.34, .12, .1))*front*(.4+.6*pale), blood)
+
+def _paint(g):  # (320,608,3) texture of a person, RGB in [0,1]
+    M = _canvas()
+    a, x, y, d, t, th, front = (M[k] for k in ('a', 'x', 'y', 'd', 't', 'theta', 'front'))
+    r = np.random.default_rng(g['paint_seed'])
+    A = np.ones(_ATLAS + (3,))
+    age = g['age']
+    C = g['skin'] * (1 + 0.018 * M['soft'] + 0.018 * M['grain'])[..., None]
+
+    def shade(k):
+        C.__imul__(np.asarray(k)[..., None])
+
+    def mix(alpha, color):
+        al = np.asarray(alpha)[..., None]
+        C.__imul__(1 - al)
+        C.__iadd__(al * np.asarray(color))
+
+    pale = 1 - g['melanin']
+    blood = g['skin'] * np.array([1.06, 0.72, 0.68])
+    mix(
+        (0.30 * g['blush'] * _bump(a, y, 0.36, -0.22, 0.16, 0.14) + 0.22 * _bump(a, y, 0, -0.34, 0.12, 0.1))
+        * front
+        * (0.4 + 0.6 * pale),
+        blood,
+    )
     # hollows
-    k = 1-.20*_bump(a, y, .20, .09, .12, .06)*front-.26*_bump(a, y, .29, .09, .16, .045)*front-.16*_bump(a, y, .14, .0, .05, .09)*front
-    k = k*(1-.10*_bump(a, y, .28, -.10, .14, .05)*front)*(1-.25*_bump(a, y, .145, -.37, .03, .05)*front)*(1-.40*_bump(a, y, 0, -.445, .10, .022)*front)
-    k = k*(1-.22*_bump(a, y, 0, -.765, .12, .03)*front)*(1-(.04+.28*age)*np.exp(-(M['fold']/(.014+.01*age))**2)*front)*(1-.16*_bump(a, y, .255, -.58, .02, .025)*front)
-    k = k*(1-(.04+.20*age)*np.exp(-(M['bag']/.014)**2)*front)*(1-.20*np.exp(-(M['crease']/.013)**2)*front)
-    k = k*(1-.42*_step(11.9, 13.0, t)*(1-.55*_step(14.5, 16.5, t))*_step(-.3, .4, np.cos(th)))
-    k = k*(1-.10*_bump(a, y, .52, -.42, .14, .22)*front)
-    if age > .45:
-        w = (age-.45)/.55
-        for yy in (.36, .44, .52): k = k*(1-.20*w*np.exp(-((y-yy-.01*np.sin(9*x+yy*30))/.008)**2)*_step(.34, .2, a)*front)
-        k = k*(1-.22*w*np.exp(-(M['crow']/.007)**2)*front)*(1-.15*w*_bump(a, y, .035, .16, .008, .05))
+    k = (
+        1
+        - 0.20 * _bump(a, y, 0.20, 0.09, 0.12, 0.06) * front
+        - 0.26 * _bump(a, y, 0.29, 0.09, 0.16, 0.045) * front
+        - 0.16 * _bump(a, y, 0.14, 0.0, 0.05, 0.09) * front
+    )
+    k = (
+        k
+        * (1 - 0.10 * _bump(a, y, 0.28, -0.10, 0.14, 0.05) * front)
+        * (1 - 0.25 * _bump(a, y, 0.145, -0.37, 0.03, 0.05) * front)
+        * (1 - 0.40 * _bump(a, y, 0, -0.445, 0.10, 0.022) * front)
+    )
+    k = (
+        k
+        * (1 - 0.22 * _bump(a, y, 0, -0.765, 0.12, 0.03) * front)
+        * (1 - (0.04 + 0.28 * age) * np.exp(-((M['fold'] / (0.014 + 0.01 * age)) ** 2)) * front)
+        * (1 - 0.16 * _bump(a, y, 0.255, -0.58, 0.02, 0.025) * front)
+    )
+    k = (
+        k
+        * (1 - (0.04 + 0.20 * age) * np.exp(-((M['bag'] / 0.014) ** 2)) * front)
+        * (1 - 0.20 * np.exp(-((M['crease'] / 0.013) ** 2)) * front)
+    )
+    k = k * (1 - 0.42 * _step(11.9, 13.0, t) * (1 - 0.55 * _step(14.5, 16.5, t)) * _step(-0.3, 0.4, np.cos(th)))
+    k = k * (1 - 0.10 * _bump(a, y, 0.52, -0.42, 0.14, 0.22) * front)
+    if age > 0.45:
+        w = (age - 0.45) / 0.55
+        for yy in (0.36, 0.44, 0.52):
+            k = k * (
+                1
+                - 0.20
+                * w
+                * np.exp(-(((y - yy - 0.01 * np.sin(9 * x + yy * 30)) / 0.008) ** 2))
+                * _step(0.34, 0.2, a)
+                * front
+            )
+        k = (
+            k
+            * (1 - 0.22 * w * np.exp(-((M['crow'] / 0.007) ** 2)) * front)
+            * (1 - 0.15 * w * _bump(a, y, 0.035, 0.16, 0.008, 0.05))
+        )
     shade(k)
     # beard, stubble
-    hairy = g['hair']*(1. if g['grey'] else .9)
-    noise = np.clip(.75+.25*M['strand'], 0, 1.2)
+    hairy = g['hair'] * (1.0 if g['grey'] else 0.9)
+    noise = np.clip(0.75 + 0.25 * M['strand'], 0, 1.2)
     if g['beard'] != 'none':
-        al = dict(stubble=.26*np.maximum(M['beard'], .8*M['moustache']), short=.62*np.maximum(M['beard'], M['moustache']), full=.92*np.maximum(M['beard'], M['moustache']), moustache=.9*M['moustache'], goatee=.85*np.clip(np.maximum(M['goatee'], M['moustache']), 0, 1))[g['beard']]
-        mix(np.clip(al*noise, 0, .96)*(t > 6), hairy*.85)
+        al = dict(
+            stubble=0.26 * np.maximum(M['beard'], 0.8 * M['moustache']),
+            short=0.62 * np.maximum(M['beard'], M['moustache']),
+            full=0.92 * np.maximum(M['beard'], M['moustache']),
+            moustache=0.9 * M['moustache'],
+            goatee=0.85 * np.clip(np.maximum(M['goatee'], M['moustache']), 0, 1),
+        )[g['beard']]
+        mix(np.clip(al * noise, 0, 0.96) * (t > 6), hairy * 0.85)
     # freckles and moles
     if g['freckles']:
-        dots = np.zeros(a.shape); n = int(260*g['freckles']); px = np.clip(144+r.normal(0, 46, n), 0, 287).astype(int); py = np.clip(138+r.normal(0, 22, n), 0, 319).astype(int)
-        dots[py, px] = 1; mix(np.clip(gaussian_filter(dots, .9)*2.6, 0, .55), g['skin']*np.array([.72, .55, .45]))
+        dots = np.zeros(a.shape)
+        n = int(260 * g['freckles'])
+        px = np.clip(144 + r.normal(0, 46, n), 0, 287).astype(int)
+        py = np.clip(138 + r.normal(0, 22, n), 0, 319).astype(int)
+        dots[py, px] = 1
+        mix(np.clip(gaussian_filter(dots, 0.9) * 2.6, 0, 0.55), g['skin'] * np.array([0.72, 0.55, 0.45]))
     for _ in range(g['moles']):
-        cx, cy = r.uniform(-.5, .5), r.uniform(-.8, .5); mix(.8*_bump(x, y, cx, cy, .013, .013)*front, g['skin']*.4)
+        cx, cy = r.uniform(-0.5, 0.5), r.uniform(-0.8, 0.5)
+        mix(0.8 * _bump(x, y, cx, cy, 0.013, 0.013) * front, g['skin'] * 0.4)
     # lips
-    lip = (1-g['lip_red'])*g['skin']*np.array([.86, .62, .60])+g['lip_red']*np.array([.74, .34, .34])*(.45+.6*g['skin'].mean()) if g['lipstick'] is None else g['lipstick']*(.6+.4*g['skin'].mean())
-    tone = np.where(d >= 0, .88, 1.02)*(1+.05*np.clip(M['strand'], -2, 2))
-    mix(M['lips']*(.85 if g['lipstick'] is None else .95), [0, 0, 0]); C += (M['lips']*(.85 if g['lipstick'] is None else .95)*tone)[..., None]*lip
-    shade(1-.50*np.exp(-(M['slit']/.011)**2))
+    lip = (
+        (1 - g['lip_red']) * g['skin'] * np.array([0.86, 0.62, 0.60])
+        + g['lip_red'] * np.array([0.74, 0.34, 0.34]) * (0.45 + 0.6 * g['skin'].mean())
+        if g['lipstick'] is None
+        else g['lipstick'] * (0.6 + 0.4 * g['skin'].mean())
+    )
+    tone = np.where(d >= 0, 0.88, 1.02) * (1 + 0.05 * np.clip(M['strand'], -2, 2))
+    mix(M['lips'] * (0.85 if g['lipstick'] is None else 0.95), [0, 0, 0])
+    C += (M['lips'] * (0.85 if g['lipstick'] is None else 0.95) * tone)[..., None] * lip
+    shade(1 - 0.50 * np.exp(-((M['slit'] / 0.011) ** 2)))
     # nostrils, lashes, eye shadow, brows
-    mix(.80*_bump(a, y, .046, -.428, .026, .013)*front, g['skin']*np.array([.20, .12, .11]))
-    if g['shadow'] is not None: mix(.50*np.exp(-(M['above']/.05)**2)*front*(M['above'] < 1), g['shadow']*(.5+.5*g['skin'].mean()))
-    mix(np.clip(np.exp(-(M['above']/(.010+.012*g['liner']))**2)*(.70+.28*g['liner']), 0, 1)*(M['above'] < 1)*front, [.08, .06, .06])
-    mix(np.exp(-(M['below']/.009)**2)*(.25+.3*g['liner'])*front*(M['below'] < 1), np.array([.16, .11, .10])*(.5+g['skin'].mean()))
-    b, u = M['brow'], M['brow_u']; half = .030*g['brow_width']*np.interp(u, [-.08, .05, .3, .7, 1.08], [.55, .95, 1.1, .85, .25])
-    al = _step(1.15, .55, np.abs(b)/np.maximum(half, .003))*_step(-.09, .02, u)*_step(1.12, .98, u)
-    al = al*np.clip(g['brow_dense']*(.86+.16*M['strand']), 0, 1); mix(al*front, g['brow_color'])
-    if g['style'] != 'bald':     # the scalp's roots, so that a hair line is soft
-        edge = np.interp(np.degrees(np.abs(th)), [0, 42, 58, 68, 78, 112], [.61, .53, .38, .22, 0., .1]); mix((.55 if g['style'] != 'receding' else .25)*_step(-.05, .10, y-edge)*(t < 8), g['hair'])
+    mix(0.80 * _bump(a, y, 0.046, -0.428, 0.026, 0.013) * front, g['skin'] * np.array([0.20, 0.12, 0.11]))
+    if g['shadow'] is not None:
+        mix(
+            0.50 * np.exp(-((M['above'] / 0.05) ** 2)) * front * (M['above'] < 1),
+            g['shadow'] * (0.5 + 0.5 * g['skin'].mean()),
+        )
+    mix(
+        np.clip(np.exp(-((M['above'] / (0.010 + 0.012 * g['liner'])) ** 2)) * (0.70 + 0.28 * g['liner']), 0, 1)
+        * (M['above'] < 1)
+        * front,
+        [0.08, 0.06, 0.06],
+    )
+    mix(
+        np.exp(-((M['below'] / 0.009) ** 2)) * (0.25 + 0.3 * g['liner']) * front * (M['below'] < 1),
+        np.array([0.16, 0.11, 0.10]) * (0.5 + g['skin'].mean()),
+    )
+    b, u = M['brow'], M['brow_u']
+    half = 0.030 * g['brow_width'] * np.interp(u, [-0.08, 0.05, 0.3, 0.7, 1.08], [0.55, 0.95, 1.1, 0.85, 0.25])
+    al = _step(1.15, 0.55, np.abs(b) / np.maximum(half, 0.003)) * _step(-0.09, 0.02, u) * _step(1.12, 0.98, u)
+    al = al * np.clip(g['brow_dense'] * (0.86 + 0.16 * M['strand']), 0, 1)
+    mix(al * front, g['brow_color'])
+    if g['style'] != 'bald':  # the scalp's roots, so that a hair line is soft
+        edge = np.interp(np.degrees(np.abs(th)), [0, 42, 58, 68, 78, 112], [0.61, 0.53, 0.38, 0.22, 0.0, 0.1])
+        mix((0.55 if g['style'] != 'receding' else 0.25) * _step(-0.05, 0.10, y - edge) * (t < 8), g['hair'])
     A[:, :288] = C
     # eye
-    q = (np.mgrid[0:96, 0:96]-47.5)/48; rad, ang = np.hypot(*q), np.arctan2(*q); iris_r = .40
-    E = np.broadcast_to(np.array([.93, .91, .90])*(1-.04*age), (96, 96, 3)).copy(); E *= (1-.16*_step(.45, 1, rad))[..., None]*np.array([1, .97, .96])
-    rays = 1+.22*np.sin(ang*23+r.uniform(0, 6))*np.sin(ang*9+r.uniform(0, 6)); I = g['iris']*(rays*(.75+.5*_step(.38, .15, rad)))[..., None]
-    m = _step(iris_r+.02, iris_r-.02, rad)[..., None]; E = E*(1-m)+I*m
-    E *= (1-.62*np.exp(-((rad-iris_r)/.035)**2))[..., None]; E *= (1-_step(.185, .15, rad)*.96)[..., None]
+    q = (np.mgrid[0:96, 0:96] - 47.5) / 48
+    rad, ang = np.hypot(*q), np.arctan2(*q)
+    iris_r = 0.40
+    E = np.broadcast_to(np.array([0.93, 0.91, 0.90]) * (1 - 0.04 * age), (96, 96, 3)).copy()
+    E *= (1 - 0.16 * _step(0.45, 1, rad))[..., None] * np.array([1, 0.97, 0.96])
+    rays = 1 + 0.22 * np.sin(ang * 23 + r.uniform(0, 6)) * np.sin(ang * 9 + r.uniform(0, 6))
+    I = g['iris'] * (rays * (0.75 + 0.5 * _step(0.38, 0.15, rad)))[..., None]
+    m = _step(iris_r + 0.02, iris_r - 0.02, rad)[..., None]
+    E = E * (1 - m) + I * m
+    E *= (1 - 0.62 * np.exp(-(((rad - iris_r) / 0.035) ** 2)))[..., None]
+    E *= (1 - _step(0.185, 0.15, rad) * 0.96)[..., None]
     A[0:96, 288:384] = E
     # hair strands
-    S = gaussian_filter(np.random.default_rng(g['hair_seed']).standard_normal((128, 128)), (9, .55), mode='wrap')*4.2+gaussian_filter(np.random.default_rng(g['hair_seed']+1).standard_normal((128, 128)), (16, 2.2), mode='wrap')*7
-    if g['style'] in ('afro', 'curly', 'buzz', 'mop'): S = gaussian_filter(np.random.default_rng(g['hair_seed']).standard_normal((128, 128)), 1.1)*2.6
-    A[96:224, 288:416] = np.clip(1+.16*S, .5, 1.6)[..., None]*g['hair']
+    S = (
+        gaussian_filter(np.random.default_rng(g['hair_seed']).standard_normal((128, 128)), (9, 0.55), mode='wrap') * 4.2
+        + gaussian_filter(np.random.default_rng(g['hair_seed'] + 1).standard_normal((128, 128)), (16, 2.2), mode='wrap')
+        * 7
+    )
+    if g['style'] in ('afro', 'curly', 'buzz', 'mop'):
+        S = gaussian_filter(np.random.default_rng(g['hair_seed']).standard_normal((128, 128)), 1.1) * 2.6
+    A[96:224, 288:416] = np.clip(1 + 0.16 * S, 0.5, 1.6)[..., None] * g['hair']
     # teeth
-    tx = np.linspace(0, 1, 64)[None]*10.5; gap = np.exp(-((tx % 1-.5)/.07)**2); ty = np.linspace(0, 1, 64)[:, None]
-    W = np.array([.93, .90, .83])*(1-.05*age); tooth = W*((1-.30*gap)*(1-.12*np.abs(tx-5.25)/5.25)+0*ty)[..., None]
-    gum = _step(.22, .08, ty+.05*np.cos(tx*2*np.pi))[..., None]; A[224:288, 288:352] = tooth*(1-gum)+gum*np.array([.66, .32, .32])
+    tx = np.linspace(0, 1, 64)[None] * 10.5
+    gap = np.exp(-(((tx % 1 - 0.5) / 0.07) ** 2))
+    ty = np.linspace(0, 1, 64)[:, None]
+    W = np.array([0.93, 0.90, 0.83]) * (1 - 0.05 * age)
+    tooth = W * ((1 - 0.30 * gap) * (1 - 0.12 * np.abs(tx - 5.25) / 5.25) + 0 * ty)[..., None]
+    gum = _step(0.22, 0.08, ty + 0.05 * np.cos(tx * 2 * np.pi))[..., None]
+    A[224:288, 288:352] = tooth * (1 - gum) + gum * np.array([0.66, 0.32, 0.32])
     # cloth
-    _, _, _, bth, by = _body(g); v, uu = np.meshgrid(np.linspace(0, 1, 320), 2*np.arcsin(np.linspace(-1, 1, 188)), indexing='ij')
-    rows = by.reshape(22, 41); yy = np.stack([np.interp(np.linspace(0, 21, 320), np.arange(22), rows[:, j]) for j in range(41)], 1)
-    yy = np.stack([np.interp((uu[0]/np.pi*.5+.5)*40, np.arange(41), yy[i]) for i in range(320)]); xx = np.sin(uu)*np.interp(-yy, [1.2, 1.4, 1.6, 2.2], [.45, .7, 1.15, 1.4])
-    D = np.broadcast_to(g['cloth'], (320, 188, 3)).copy(); f = np.cos(uu) > 0; col = g['collar']; ax = np.abs(xx)
-    D *= (1+.02*gaussian_filter(np.random.default_rng(3).standard_normal((320, 188)), 6)*14)[..., None]
-    if col == 'stripes': D[np.sin(yy*55) > .2] = g['cloth2']
-    neck = g['skin']*.86
-    if col == 'vneck': m = f & (ax < (yy+1.68)*.62); e = f & (ax < (yy+1.74)*.62) & ~m; D[e] *= .75; D[m] = neck
-    if col == 'scoop': m = f & (yy > -1.55+.35*ax**2); D[m] = neck; D[f & (np.abs(yy+1.56-.35*ax**2) < .02)] *= .7
-    if col == 'crew': D[np.abs(yy+1.33) < .035] *= .72
+    _, _, _, bth, by = _body(g)
+    v, uu = np.meshgrid(np.linspace(0, 1, 320), 2 * np.arcsin(np.linspace(-1, 1, 188)), indexing='ij')
+    rows = by.reshape(22, 41)
+    yy = np.stack([np.interp(np.linspace(0, 21, 320), np.arange(22), rows[:, j]) for j in range(41)], 1)
+    yy = np.stack([np.interp((uu[0] / np.pi * 0.5 + 0.5) * 40, np.arange(41), yy[i]) for i in range(320)])
+    xx = np.sin(uu) * np.interp(-yy, [1.2, 1.4, 1.6, 2.2], [0.45, 0.7, 1.15, 1.4])
+    D = np.broadcast_to(g['cloth'], (320, 188, 3)).copy()
+    f = np.cos(uu) > 0
+    col = g['collar']
+    ax = np.abs(xx)
+    D *= (1 + 0.02 * gaussian_filter(np.random.default_rng(3).standard_normal((320, 188)), 6) * 14)[..., None]
+    if col == 'stripes':
+        D[np.sin(yy * 55) > 0.2] = g['cloth2']
+    neck = g['skin'] * 0.86
+    if col == 'vneck':
+        m = f & (ax < (yy + 1.68) * 0.62)
+        e = f & (ax < (yy + 1.74) * 0.62) & ~m
+        D[e] *= 0.75
+        D[m] = neck
+    if col == 'scoop':
+        m = f & (yy > -1.55 + 0.35 * ax**2)
+        D[m] = neck
+        D[f & (np.abs(yy + 1.56 - 0.35 * ax**2) < 0.02)] *= 0.7
+    if col == 'crew':
+        D[np.abs(yy + 1.33) < 0.035] *= 0.72
     if col == 'shirt':
-        m = f & (ax < (yy+1.50)*.5); D[m] = neck; e = (ax < (yy+1.72)*.95) & (yy > -1.62) & f & ~m; D[e] = np.clip(g['cloth']*1.12, 0, 1); D[f & (np.abs(ax-(yy+1.72)*.95) < .014) & (yy > -1.62)] *= .6; D[f & (ax < .012)] *= .7
+        m = f & (ax < (yy + 1.50) * 0.5)
+        D[m] = neck
+        e = (ax < (yy + 1.72) * 0.95) & (yy > -1.62) & f & ~m
+        D[e] = np.clip(g['cloth'] * 1.12, 0, 1)
+        D[f & (np.abs(ax - (yy + 1.72) * 0.95) < 0.014) & (yy > -1.62)] *= 0.6
+        D[f & (ax < 0.012)] *= 0.7
     if col == 'jacket':
-        m = f & (ax < (yy+2.1)*.45); D[m] = np.clip(g['cloth2']*.4+.6, 0, 1); D[f & (ax < (yy+1.45)*.4)] = neck; D[f & (np.abs(ax-(yy+2.1)*.45) < .02)] *= .5; D[f & (ax < .05+.02*np.cos(yy*9)) & (yy < -1.42)] = g['cloth2']*.7
-    if col == 'hood': D[yy > -1.42] *= .85; D[f & (np.abs(ax-.12) < .012) & (yy < -1.5)] = np.clip(g['cloth']*1.5+.15, 0, 1)
-    if col == 'turtleneck': D *= (1+.06*np.sin(uu*60))[..., None]
-    A[:, 418:606] = gaussian_filter(D, (1.5, .9, 0))
+        m = f & (ax < (yy + 2.1) * 0.45)
+        D[m] = np.clip(g['cloth2'] * 0.4 + 0.6, 0, 1)
+        D[f & (ax < (yy + 1.45) * 0.4)] = neck
+        D[f & (np.abs(ax - (yy + 2.1) * 0.45) < 0.02)] *= 0.5
+        D[f & (ax < 0.05 + 0.02 * np.cos(yy * 9)) & (yy < -1.42)] = g['cloth2'] * 0.7
+    if col == 'hood':
+        D[yy > -1.42] *= 0.85
+        D[f & (np.abs(ax - 0.12) < 0.012) & (yy < -1.5)] = np.clip(g['cloth'] * 1.5 + 0.15, 0, 1)
+    if col == 'turtleneck':
+        D *= (1 + 0.06 * np.sin(uu * 60))[..., None]
+    A[:, 418:606] = gaussian_filter(D, (1.5, 0.9, 0))
     return np.clip(A, 0, 1)
 
-def _background(g, size): # (S,S,3) in [0,1]
-    b = g['background']; r = np.random.default_rng(b['seed']); y, x = (np.mgrid[0:size, 0:size]+.5)/size
-    c0, c1 = b['a'], b['b']; mixed = lambda w: c0*(1-w[..., None])+c1*w[..., None]
-    if b['kind'] == 'plain': out = mixed(0*x+.1*y)
-    elif b['kind'] == 'gradient': an = r.uniform(0, 6.28); out = mixed(np.clip(.5+(x-.5)*np.cos(an)+(y-.5)*np.sin(an), 0, 1))
-    elif b['kind'] == 'radial': out = mixed(_step(.1, .9, np.hypot(x-r.uniform(.2, .8), y-r.uniform(.1, .6))))
+
+def _background(g, size):  # (S,S,3) in [0,1]
+    b = g['background']
+    r = np.random.default_rng(b['seed'])
+    y, x = (np.mgrid[0:size, 0:size] + 0.5) / size
+    c0, c1 = b['a'], b['b']
+    mixed = lambda w: c0 * (1 - w[..., None]) + c1 * w[..., None]
+    if b['kind'] == 'plain':
+        out = mixed(0 * x + 0.1 * y)
+    elif b['kind'] == 'gradient':
+        an = r.uniform(0, 6.28)
+        out = mixed(np.clip(0.5 + (x - 0.5) * np.cos(an) + (y - 0.5) * np.sin(an), 0, 1))
+    elif b['kind'] == 'radial':
+        out = mixed(_step(0.1, 0.9, np.hypot(x - r.uniform(0.2, 0.8), y - r.uniform(0.1, 0.6))))
     elif b['kind'] == 'blobs':
-        out = mixed(.3*y)
+        out = mixed(0.3 * y)
         for _ in range(9):
-            m = _step(1.1, .8, np.hypot(x-r.random(), y-r.random())/r.uniform(.06, .22))[..., None]*.6; out = out*(1-m)+m*np.clip(c1*r.uniform(.5, 1.6), 0, 1)
-    elif b['kind'] == 'wall': out = mixed(0*x+.2)*(1-.18*_step(.96, 1, np.abs(np.sin(x*r.uniform(6, 14)+r.random()*6))))[..., None]*(1.05-.2*y)[..., None]
+            m = _step(1.1, 0.8, np.hypot(x - r.random(), y - r.random()) / r.uniform(0.06, 0.22))[..., None] * 0.6
+            out = out * (1 - m) + m * np.clip(c1 * r.uniform(0.5, 1.6), 0, 1)
+    elif b['kind'] == 'wall':
+        out = (
+            mixed(0 * x + 0.2)
+            * (1 - 0.18 * _step(0.96, 1, np.abs(np.sin(x * r.uniform(6, 14) + r.random() * 6))))[..., None]
+            * (1.05 - 0.2 * y)[..., None]
+        )
     elif b['kind'] == 'window':
-        out = mixed(0*x); cx, w = r.uniform(0, 1), r.uniform(.15, .3); m = (_step(w, w-.04, np.abs(x-cx))*_step(.62, .58, y)*_step(.06, .1, y))[..., None]; out = out*(1-m)+m*np.clip(c1*.4+.6, 0, 1)*(1-.6*_step(.02, .008, np.abs(x-cx)))[..., None]
+        out = mixed(0 * x)
+        cx, w = r.uniform(0, 1), r.uniform(0.15, 0.3)
+        m = (_step(w, w - 0.04, np.abs(x - cx)) * _step(0.62, 0.58, y) * _step(0.06, 0.1, y))[..., None]
+        out = (
+            out * (1 - m)
+            + m * np.clip(c1 * 0.4 + 0.6, 0, 1) * (1 - 0.6 * _step(0.02, 0.008, np.abs(x - cx)))[..., None]
+        )
     else:
-        out = mixed(.2*y); y0 = r.uniform(.2, .3)
+        out = mixed(0.2 * y)
+        y0 = r.uniform(0.2, 0.3)
         for k in range(3):
-            e = 0.; top = y0+.3*k
+            e = 0.0
+            top = y0 + 0.3 * k
             while e < 1:
-                w, h = r.uniform(.025, .07), r.uniform(.12, .22); m = ((x > e) & (x < e+w) & (y < top) & (y > top-h))[..., None]; out = np.where(m, np.clip(r.uniform(.15, .85, 3)*.5+c1*.3, 0, 1), out); e += w+.004
-            out = np.where((np.abs(y-top-.012) < .012)[..., None], c1*.5, out)
-        out = gaussian_filter(out, (size/90, size/90, 0))
-    light = (.55+.45*(g['ambient'].mean()+g['key'].mean()))*(1-.10*(x-.5)*-np.sign(g['light'][0]))
-    return np.clip(out*light[..., None], 0, 1)
+                w, h = r.uniform(0.025, 0.07), r.uniform(0.12, 0.22)
+                m = ((x > e) & (x < e + w) & (y < top) & (y > top - h))[..., None]
+                out = np.where(m, np.clip(r.uniform(0.15, 0.85, 3) * 0.5 + c1 * 0.3, 0, 1), out)
+                e += w + 0.004
+            out = np.where((np.abs(y - top - 0.012) < 0.012)[..., None], c1 * 0.5, out)
+        out = gaussian_filter(out, (size / 90, size / 90, 0))
+    light = (0.55 + 0.45 * (g['ambient'].mean() + g['key'].mean())) * (1 - 0.10 * (x - 0.5) * -np.sign(g['light'][0]))
+    return np.clip(out * light[..., None], 0, 1)
 
 # %% ../../nbs/data/synthetic.ipynb #06b4b4b1
 @functools.lru_cache(2)
-def _atlas(identity): return np.ascontiguousarray(_paint(_traits(identity)), np.float32)
+def _atlas(identity):
+    return np.ascontiguousarray(_paint(_traits(identity)), np.float32)
 
-class _Head: # everything of a person that does not change from frame to frame
+
+class _Head:  # everything of a person that does not change from frame to frame
     def __init__(self, identity):
-        g = self.traits = _traits(identity); S = _skin(); T = _template()
-        src = S['source']; place, front = T['place'][src], T['front'][src]
+        g = self.traits = _traits(identity)
+        S = _skin()
+        T = _template()
+        src = S['source']
+        place, front = T['place'][src], T['front'][src]
         skin = _shape(S['points'], g, place, front)
         names = T['names']
-        P, uv, tint, tri, field, head, two, kind = [], [], [], [], [], [], [], []; at = 0
-        def add(p, u, c, t, f=None, h=1., double=False, mat=0):
+        P, uv, tint, tri, field, head, two, kind = [], [], [], [], [], [], [], []
+        at = 0
+
+        def add(p, u, c, t, f=None, h=1.0, double=False, mat=0):
             nonlocal at
-            n = len(p); P.append(p); uv.append(np.broadcast_to(u, (n, 2))); c = np.asarray(c, float); tint.append(np.broadcast_to(c.reshape(-1, 1) if c.ndim == 1 and len(c) == n and n != 3 else c, (n, 3)))
-            tri.append(np.asarray(t)+at); field.append(np.zeros((len(_FIELDS), n, 3)) if f is None else f); head.append(np.broadcast_to(h, n).astype(float)); two.append(np.full(len(t), int(double))); kind.append(np.full(n, mat)); at += n
-            return slice(at-n, at)
+            n = len(p)
+            P.append(p)
+            uv.append(np.broadcast_to(u, (n, 2)))
+            c = np.asarray(c, float)
+            tint.append(np.broadcast_to(c.reshape(-1, 1) if c.ndim == 1 and len(c) == n and n != 3 else c, (n, 3)))
+            tri.append(np.asarray(t) + at)
+            field.append(np.zeros((len(_FIELDS), n, 3)) if f is None else f)
+            head.append(np.broadcast_to(h, n).astype(float))
+            two.append(np.full(len(t), int(double)))
+            kind.append(np.full(n, mat))
+            at += n
+            return slice(at - n, at)
+
         th, t = T['theta'][src], T['t'][src]
-        suv = _skin_uv(th, t); white = np.array([288.+60+4, 290.+4])
+        suv = _skin_uv(th, t)
+        white = np.array([288.0 + 60 + 4, 290.0 + 4])
         c = np.ones((len(src), 3))
-        for i, k in enumerate((.62, .30)): c[S['inner'][i]] = np.array([.9, .55, .55])*k*1.1
-        for i in (2, 3): c[S['inner'][i]] = np.array([.75, .60, .58])
+        for i, k in enumerate((0.62, 0.30)):
+            c[S['inner'][i]] = np.array([0.9, 0.55, 0.55]) * k * 1.1
+        for i in (2, 3):
+            c[S['inner'][i]] = np.array([0.75, 0.60, 0.58])
         # a beard has thickness
         if g['beard'] in ('full', 'short', 'goatee'):
-            x, y = place[:, 0], place[:, 1]; a = np.abs(x); d = y-_MOUTH_Y
-            m = _step(-.02, .10, np.interp(a, [0, .1, .25, .42, .6], [-.74, -.72, -.62, -.52, -.2])-y)*(1-_step(12.6, 14, t)) if g['beard'] != 'goatee' else _bump(a, y, 0, -.95, .16, .1)
-            out = np.stack([x*.9, (y+.45)*.7, .6+0*x], 1); out /= np.linalg.norm(out, axis=1, keepdims=True); skin = skin+out*(m*(.075 if g['beard'] == 'full' else .028))[:, None]
-        h = np.where(np.cos(th) < 0, 1-_step(10.5, 16, t), 1-_step(12.2, 16.3, t))
-        k = 1+.075*g['eye_size']; fields = S['fields'].copy(); fields[-2:] *= k
+            x, y = place[:, 0], place[:, 1]
+            a = np.abs(x)
+            d = y - _MOUTH_Y
+            m = (
+                _step(-0.02, 0.10, np.interp(a, [0, 0.1, 0.25, 0.42, 0.6], [-0.74, -0.72, -0.62, -0.52, -0.2]) - y)
+                * (1 - _step(12.6, 14, t))
+                if g['beard'] != 'goatee'
+                else _bump(a, y, 0, -0.95, 0.16, 0.1)
+            )
+            out = np.stack([x * 0.9, (y + 0.45) * 0.7, 0.6 + 0 * x], 1)
+            out /= np.linalg.norm(out, axis=1, keepdims=True)
+            skin = skin + out * (m * (0.075 if g['beard'] == 'full' else 0.028))[:, None]
+        h = np.where(np.cos(th) < 0, 1 - _step(10.5, 16, t), 1 - _step(12.2, 16.3, t))
+        k = 1 + 0.075 * g['eye_size']
+        fields = S['fields'].copy()
+        fields[-2:] *= k
         add(skin, suv, c, S['tri'], fields, h)
-        xt, yt = np.moveaxis(place[S['tri']].mean(1)[:, :2], -1, 0); two[0][(front[S['tri']].min(1) > 0) & (np.abs(xt) < .55) & (np.abs(yt+.62) < .4)] = 2   # cheeks seen from inside the mouth
-        def jaw(p, w=1.): f = np.zeros((len(_FIELDS), len(p), 3)); f[0] = _jaw_turn(p)*w; return f
-        mw = 1+.10*g['mouth_width']
-        my = .022*g['mouth_y']-.065*g['length']*_step(0, -.9, -.585)
+        xt, yt = np.moveaxis(place[S['tri']].mean(1)[:, :2], -1, 0)
+        two[0][(front[S['tri']].min(1) > 0) & (np.abs(xt) < 0.55) & (np.abs(yt + 0.62) < 0.4)] = (
+            2  # cheeks seen from inside the mouth
+        )
+
+        def jaw(p, w=1.0):
+            f = np.zeros((len(_FIELDS), len(p), 3))
+            f[0] = _jaw_turn(p) * w
+            return f
+
+        mw = 1 + 0.10 * g['mouth_width']
+        my = 0.022 * g['mouth_y'] - 0.065 * g['length'] * _step(0, -0.9, -0.585)
         for up in (True, False):
-            p, u, c, tt = _teeth(up); q = p*[mw, 1, 1]+[0, my, 0]; add(q, u, c, tt, None if up else jaw(p), 1., True, 2)
-        p, lift, c, tt = _tongue(); f = jaw(p); f[7] = lift; add(p*[mw, 1, 1]+[0, my, 0], white, c[:, None]*np.array([.72, .33, .34]), tt, f, 1., True, 2)
-        p, w, tt = _cavity(); add(p*[mw*(1+.05*min(g['jaw']+g['width'], 0)), 1, 1]+[0, my, 0], white, np.array([.16, .045, .05]), tt, jaw(p, 1-w[:, None]), 1., True, 3)
+            p, u, c, tt = _teeth(up)
+            q = p * [mw, 1, 1] + [0, my, 0]
+            add(q, u, c, tt, None if up else jaw(p), 1.0, True, 2)
+        p, lift, c, tt = _tongue()
+        f = jaw(p)
+        f[7] = lift
+        add(p * [mw, 1, 1] + [0, my, 0], white, c[:, None] * np.array([0.72, 0.33, 0.34]), tt, f, 1.0, True, 2)
+        p, w, tt = _cavity()
+        add(
+            p * [mw * (1 + 0.05 * min(g['jaw'] + g['width'], 0)), 1, 1] + [0, my, 0],
+            white,
+            np.array([0.16, 0.045, 0.05]),
+            tt,
+            jaw(p, 1 - w[:, None]),
+            1.0,
+            True,
+            3,
+        )
         self.eye_slices = []
         d, tt = _eye_grid()
         for s in (-1, 1):
-            centre = np.array([s*(_EYE[0]+.016*g['eye_gap']), _EYE[1]+.02*g['eye_y'], _BALL_Z])
-            m = _shape(np.array([[s*_EYE[0], 0, _BALL_Z]]), g)[0]; centre[0] = m[0] ; centre[1] = m[1]
-            sl = add(centre+d*_BALL*k, np.zeros(2), np.ones(3), tt, None, 1., True, 1); self.eye_slices.append(sl)
+            centre = np.array([s * (_EYE[0] + 0.016 * g['eye_gap']), _EYE[1] + 0.02 * g['eye_y'], _BALL_Z])
+            m = _shape(np.array([[s * _EYE[0], 0, _BALL_Z]]), g)[0]
+            centre[0] = m[0]
+            centre[1] = m[1]
+            sl = add(centre + d * _BALL * k, np.zeros(2), np.ones(3), tt, None, 1.0, True, 1)
+            self.eye_slices.append(sl)
         self.eye_dir = d
-        for s in (-1, 1): p, c, tt = _ear(s, g); q = _shape(p, g); add(q, _skin_uv(np.full(len(p), s*1.75), np.full(len(p), 8.)), c, tt, None, 1., True)
-        for p, u, c, tt, h in _hair_parts(g): add(_shape(p, g), u, c, tt, None, h, True, 4)
+        for s in (-1, 1):
+            p, c, tt = _ear(s, g)
+            q = _shape(p, g)
+            add(q, _skin_uv(np.full(len(p), s * 1.75), np.full(len(p), 8.0)), c, tt, None, 1.0, True)
+        for p, u, c, tt, h in _hair_parts(g):
+            add(_shape(p, g), u, c, tt, None, h, True, 4)
         if g['glasses'] is not None:
-            for p, tt in _glasses(g['glasses']): add(_shape(p, g), white, g['glasses']['color'], tt, None, 1., True, 5)
-        p, u, tt, _, y = _body(g); add(p, u, 1-.35*np.exp(-np.maximum(-1.30-y.ravel(), 0)/.12)*_step(-.6, .2, p[:, 2]), tt, None, 0., True, 6)   # the head's shade
+            for p, tt in _glasses(g['glasses']):
+                add(_shape(p, g), white, g['glasses']['color'], tt, None, 1.0, True, 5)
+        p, u, tt, _, y = _body(g)
+        add(
+            p,
+            u,
+            1 - 0.35 * np.exp(-np.maximum(-1.30 - y.ravel(), 0) / 0.12) * _step(-0.6, 0.2, p[:, 2]),
+            tt,
+            None,
+            0.0,
+            True,
+            6,
+        )  # the head's shade
         self.points, self.uv, self.tint = (np.ascontiguousarray(np.concatenate(q), np.float64) for q in (P, uv, tint))
-        self.tri, self.double = np.ascontiguousarray(np.concatenate(tri), np.int32), np.ascontiguousarray(np.concatenate(two), np.int8)
+        self.tri, self.double = (
+            np.ascontiguousarray(np.concatenate(tri), np.int32),
+            np.ascontiguousarray(np.concatenate(two), np.int8),
+        )
         self.head, self.kind = np.concatenate(head), np.concatenate(kind).astype(np.int32)
-        nd = max(i for i, f in enumerate(field) if np.any(f))+1; self.moving = sum(len(P[i]) for i in range(nd))
+        nd = max(i for i, f in enumerate(field) if np.any(f)) + 1
+        self.moving = sum(len(P[i]) for i in range(nd))
         self.fields = np.ascontiguousarray(np.concatenate(field[:nd], 1))
         self.zip = (S['column'].copy(), S['share'].copy(), S['upper'].astype(np.int32), S['lower'].astype(np.int32))
-        _zip(self.points, *self.zip, 1.)      # the template's parted lips meet
+        _zip(self.points, *self.zip, 1.0)  # the template's parted lips meet
         self.atlas = _atlas(identity % PEOPLE)
         self.crease = _creases(place, front)
-        self.backgrounds = {}; self.names = names
+        self.backgrounds = {}
+        self.names = names
         # Spots of `Clip.surface`: spread evenly over what turns with the head (skin and hair), and over the body
-        a, b, c = (self.points[self.tri[:, i]] for i in range(3)); area = np.zeros(len(self.points)); np.add.at(area, self.tri, np.linalg.norm(np.cross(b-a, c-a), axis=1)[:, None])
-        r = _rng('surface', int(identity)); draw = lambda of, n: r.choice(len(area), n, replace=False, p=area*of/(area*of).sum())
-        self.marked = np.concatenate([draw((self.head > .9) & np.isin(self.kind, (0, 4)), SURFACE_HEAD), draw((self.kind == 6) & (self.points[:, 1] > -1.7), SURFACE-SURFACE_HEAD)])   # what hangs lower is never in the frame
+        a, b, c = (self.points[self.tri[:, i]] for i in range(3))
+        area = np.zeros(len(self.points))
+        np.add.at(area, self.tri, np.linalg.norm(np.cross(b - a, c - a), axis=1)[:, None])
+        r = _rng('surface', int(identity))
+        draw = lambda of, n: r.choice(len(area), n, replace=False, p=area * of / (area * of).sum())
+        self.marked = np.concatenate(
+            [
+                draw((self.head > 0.9) & np.isin(self.kind, (0, 4)), SURFACE_HEAD),
+                draw((self.kind == 6) & (self.points[:, 1] > -1.7), SURFACE - SURFACE_HEAD),
+            ]
+        )  # what hangs lower is never in the frame
 
-def _creases(place, front): # how much each action darkens skin points: frown lines, forehead lines, folds, nose
-    x, y = place[:, 0], place[:, 1]; a = np.abs(x); fold = np.exp(-(_to_curve(a, y, _FOLD)/.028)**2)
-    return np.ascontiguousarray(np.stack([.45*_bump(a, y, .04, .165, .026, .08), .22*np.exp(-((y-.36)/.022)**2)*_step(.4, .2, a)+.22*np.exp(-((y-.45)/.022)**2)*_step(.36, .2, a),
-                     .34*fold*(x < 0), .34*fold*(x > 0), .35*fold*(y > -.5)+.3*_bump(a, y, .06, -.03, .04, .05), .20*_bump(a, y, .29, -.72, .05, .06)])*front)
 
-@functools.lru_cache(16)      # about 5 MB each
-def _head(identity): return _Head(identity)
+def _creases(place, front):  # how much each action darkens skin points: frown lines, forehead lines, folds, nose
+    x, y = place[:, 0], place[:, 1]
+    a = np.abs(x)
+    fold = np.exp(-((_to_curve(a, y, _FOLD) / 0.028) ** 2))
+    return np.ascontiguousarray(
+        np.stack(
+            [
+                0.45 * _bump(a, y, 0.04, 0.165, 0.026, 0.08),
+                0.22 * np.exp(-(((y - 0.36) / 0.022) ** 2)) * _step(0.4, 0.2, a)
+                + 0.22 * np.exp(-(((y - 0.45) / 0.022) ** 2)) * _step(0.36, 0.2, a),
+                0.34 * fold * (x < 0),
+                0.34 * fold * (x > 0),
+                0.35 * fold * (y > -0.5) + 0.3 * _bump(a, y, 0.06, -0.03, 0.04, 0.05),
+                0.20 * _bump(a, y, 0.29, -0.72, 0.05, 0.06),
+            ]
+        )
+        * front
+    )
+
+
+@functools.lru_cache(16)  # about 5 MB each
+def _head(identity):
+    return _Head(identity)
 
 # %% ../../nbs/data/synthetic.ipynb #9b4c5468
 @compiled
-def _zip(P, column, share, upper, lower, closure): # take `closure` of each column's lip gap back; a negative gap wholly
-    n = len(upper); ey, ez = np.zeros(n), np.zeros(n)
+def _zip(
+    P, column, share, upper, lower, closure
+):  # take `closure` of each column's lip gap back; a negative gap wholly
+    n = len(upper)
+    ey, ez = np.zeros(n), np.zeros(n)
     for i in range(n):
-        gy, gz = P[upper[i], 1]-P[lower[i], 1], P[upper[i], 2]-P[lower[i], 2]
-        if gy < 0: ey[i] = gy; ez[i] = gz
-        else: ey[i] = gy*closure; ez[i] = gz*closure
+        gy, gz = P[upper[i], 1] - P[lower[i], 1], P[upper[i], 2] - P[lower[i], 2]
+        if gy < 0:
+            ey[i] = gy
+            ez[i] = gz
+        else:
+            ey[i] = gy * closure
+            ez[i] = gz * closure
     for v in range(len(column)):
         if share[v] != 0:
-            i = min(int(column[v]), n-2); f = column[v]-i
-            P[v, 1] += share[v]*(ey[i]*(1-f)+ey[i+1]*f); P[v, 2] += share[v]*(ez[i]*(1-f)+ez[i+1]*f)
+            i = min(int(column[v]), n - 2)
+            f = column[v] - i
+            P[v, 1] += share[v] * (ey[i] * (1 - f) + ey[i + 1] * f)
+            P[v, 2] += share[v] * (ez[i] * (1 - f) + ez[i + 1] * f)
+
 
 @compiled
-def _place_vertices(base, fields, weights, moving, column, share, upper, lower, closure, head, R, pivot, size, scale, dx, dy, out, screen): # deform, turn, project
-    n = len(base); out[:, :] = base
+def _place_vertices(
+    base,
+    fields,
+    weights,
+    moving,
+    column,
+    share,
+    upper,
+    lower,
+    closure,
+    head,
+    R,
+    pivot,
+    size,
+    scale,
+    dx,
+    dy,
+    out,
+    screen,  # deform, turn, project
+):
+    n = len(base)
+    out[:, :] = base
     for k in range(len(weights)):
         w = weights[k]
-        if w != 0.:
+        if w != 0.0:
             for v in range(moving):
-                for c in range(3): out[v, c] += w*fields[k, v, c]
+                for c in range(3):
+                    out[v, c] += w * fields[k, v, c]
     _zip(out, column, share, upper, lower, closure)
     for v in range(n):
-        h = head[v]; x, y, z = out[v, 0]-pivot[0], out[v, 1]-pivot[1], out[v, 2]-pivot[2]
-        X = R[0, 0]*x+R[0, 1]*y+R[0, 2]*z; Y = R[1, 0]*x+R[1, 1]*y+R[1, 2]*z; Z = R[2, 0]*x+R[2, 1]*y+R[2, 2]*z
-        out[v, 0] = pivot[0]+x+h*(X-x); out[v, 1] = pivot[1]+y+h*(Y-y); out[v, 2] = pivot[2]+z+h*(Z-z)
-        q = scale*7.6/(8.-out[v, 2])/2.4
-        screen[v, 0] = size*(.5+dx+q*out[v, 0]); screen[v, 1] = size*(.5+dy-q*(out[v, 1]+.13)); screen[v, 2] = out[v, 2]
+        h = head[v]
+        x, y, z = out[v, 0] - pivot[0], out[v, 1] - pivot[1], out[v, 2] - pivot[2]
+        X = R[0, 0] * x + R[0, 1] * y + R[0, 2] * z
+        Y = R[1, 0] * x + R[1, 1] * y + R[1, 2] * z
+        Z = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z
+        out[v, 0] = pivot[0] + x + h * (X - x)
+        out[v, 1] = pivot[1] + y + h * (Y - y)
+        out[v, 2] = pivot[2] + z + h * (Z - z)
+        q = scale * 7.6 / (8.0 - out[v, 2]) / 2.4
+        screen[v, 0] = size * (0.5 + dx + q * out[v, 0])
+        screen[v, 1] = size * (0.5 + dy - q * (out[v, 1] + 0.13))
+        screen[v, 2] = out[v, 2]
+
 
 @compiled
-def _light_vertices(P, tri, double, kind, tint, crease, crease_w, mouth, light, key, ambient, shine, rim, N, normal, color, spec):
-    normal[:, :] = 0.
+def _light_vertices(
+    P, tri, double, kind, tint, crease, crease_w, mouth, light, key, ambient, shine, rim, N, normal, color, spec
+):
+    normal[:, :] = 0.0
     for k in range(len(tri)):
         a, b, c = tri[k, 0], tri[k, 1], tri[k, 2]
-        ux, uy, uz = P[b, 0]-P[a, 0], P[b, 1]-P[a, 1], P[b, 2]-P[a, 2]; vx, vy, vz = P[c, 0]-P[a, 0], P[c, 1]-P[a, 1], P[c, 2]-P[a, 2]
-        x, y, z = uy*vz-uz*vy, uz*vx-ux*vz, ux*vy-uy*vx
-        for i in (a, b, c): normal[i, 0] += x; normal[i, 1] += y; normal[i, 2] += z
-    hx, hy, hz = light[0], light[1], light[2]+1.; hn = np.sqrt(hx*hx+hy*hy+hz*hz); hx /= hn; hy /= hn; hz /= hn
+        ux, uy, uz = P[b, 0] - P[a, 0], P[b, 1] - P[a, 1], P[b, 2] - P[a, 2]
+        vx, vy, vz = P[c, 0] - P[a, 0], P[c, 1] - P[a, 1], P[c, 2] - P[a, 2]
+        x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for i in (a, b, c):
+            normal[i, 0] += x
+            normal[i, 1] += y
+            normal[i, 2] += z
+    hx, hy, hz = light[0], light[1], light[2] + 1.0
+    hn = np.sqrt(hx * hx + hy * hy + hz * hz)
+    hx /= hn
+    hy /= hn
+    hz /= hn
     for v in range(len(P)):
-        x, y, z = normal[v, 0], normal[v, 1], normal[v, 2]; n = np.sqrt(x*x+y*y+z*z)+1e-12; x /= n; y /= n; z /= n; m = kind[v]
-        if m != 0 and z < 0: x, y, z = -x, -y, -z
-        l = x*light[0]+y*light[1]+z*light[2]; d = max(0., (l+.35)/1.35); d *= d*.35+.65; up = .86+.20*y+.06*z
-        s = 1.
-        if m == 1: d = .35+.5*d
-        elif m == 2: d = (.30+.35*d)*mouth; up = .78*mouth
-        elif m == 3: d = .3; up = .6
-        edge = 1.-max(z, 0.); edge = edge*edge*edge*rim*(.3+.7*max(0., y))
-        dark = 1.
+        x, y, z = normal[v, 0], normal[v, 1], normal[v, 2]
+        n = np.sqrt(x * x + y * y + z * z) + 1e-12
+        x /= n
+        y /= n
+        z /= n
+        m = kind[v]
+        if m != 0 and z < 0:
+            x, y, z = -x, -y, -z
+        l = x * light[0] + y * light[1] + z * light[2]
+        d = max(0.0, (l + 0.35) / 1.35)
+        d *= d * 0.35 + 0.65
+        up = 0.86 + 0.20 * y + 0.06 * z
+        s = 1.0
+        if m == 1:
+            d = 0.35 + 0.5 * d
+        elif m == 2:
+            d = (0.30 + 0.35 * d) * mouth
+            up = 0.78 * mouth
+        elif m == 3:
+            d = 0.3
+            up = 0.6
+        edge = 1.0 - max(z, 0.0)
+        edge = edge * edge * edge * rim * (0.3 + 0.7 * max(0.0, y))
+        dark = 1.0
         if v < crease.shape[1]:
-            for k in range(len(crease_w)): dark -= crease_w[k]*crease[k, v]
-        for c in range(3): color[v, c] = tint[v, c]*dark*(ambient[c]*up+key[c]*d+edge)
-        hl = max(0., x*hx+y*hy+z*hz); hl *= hl; hl *= hl; hl *= hl; gloss = shine
-        if m == 4: gloss = shine*.9
-        elif m == 1: gloss = 0.
-        elif m == 2: gloss = .03
-        elif m == 3 or m == 6: gloss = 0.
-        elif m == 5: gloss = .25
-        spec[v] = gloss*hl*hl if m != 4 else gloss*hl
+            for k in range(len(crease_w)):
+                dark -= crease_w[k] * crease[k, v]
+        for c in range(3):
+            color[v, c] = tint[v, c] * dark * (ambient[c] * up + key[c] * d + edge)
+        hl = max(0.0, x * hx + y * hy + z * hz)
+        hl *= hl
+        hl *= hl
+        hl *= hl
+        gloss = shine
+        if m == 4:
+            gloss = shine * 0.9
+        elif m == 1:
+            gloss = 0.0
+        elif m == 2:
+            gloss = 0.03
+        elif m == 3 or m == 6:
+            gloss = 0.0
+        elif m == 5:
+            gloss = 0.25
+        spec[v] = gloss * hl * hl if m != 4 else gloss * hl
+
 
 @compiled
 def _raster(screen, tri, double, uv, color, spec, atlas, head, zbuf, image, owner, size):
-    zbuf[:, :] = -1e9; owner[:, :] = 2; rows, cols = atlas.shape[0], atlas.shape[1]
+    zbuf[:, :] = -1e9
+    owner[:, :] = 2
+    rows, cols = atlas.shape[0], atlas.shape[1]
     for k in range(len(tri)):
         a, b, c = tri[k, 0], tri[k, 1], tri[k, 2]
         ax, ay, bx, by, cx, cy = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
-        area = (bx-ax)*(cy-ay)-(by-ay)*(cx-ax)
-        behind = area > 0.                                     # y runs down on the screen
-        if area == 0. or (behind and double[k] == 0): continue
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        behind = area > 0.0  # y runs down on the screen
+        if area == 0.0 or (behind and double[k] == 0):
+            continue
         inner = behind and double[k] == 2
-        x0 = max(int(np.ceil(min(ax, bx, cx)-.5)), 0); x1 = min(int(np.floor(max(ax, bx, cx)-.5)), size-1)
-        y0 = max(int(np.ceil(min(ay, by, cy)-.5)), 0); y1 = min(int(np.floor(max(ay, by, cy)-.5)), size-1)
-        if x0 > x1 or y0 > y1: continue
-        inv = 1./area
-        for j in range(y0, y1+1):
-            py = j+.5
-            for i in range(x0, x1+1):
-                px = i+.5
-                wa = ((bx-px)*(cy-py)-(by-py)*(cx-px))*inv; wb = ((cx-px)*(ay-py)-(cy-py)*(ax-px))*inv; wc = 1.-wa-wb
-                if wa < 0. or wb < 0. or wc < 0.: continue
-                z = wa*screen[a, 2]+wb*screen[b, 2]+wc*screen[c, 2]
-                if z <= zbuf[j, i]: continue
-                zbuf[j, i] = z; owner[j, i] = 0 if head[a] > .5 else 1
-                if inner:
-                    image[j, i, 0], image[j, i, 1], image[j, i, 2] = .10, .03, .035
+        x0 = max(int(np.ceil(min(ax, bx, cx) - 0.5)), 0)
+        x1 = min(int(np.floor(max(ax, bx, cx) - 0.5)), size - 1)
+        y0 = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0)
+        y1 = min(int(np.floor(max(ay, by, cy) - 0.5)), size - 1)
+        if x0 > x1 or y0 > y1:
+            continue
+        inv = 1.0 / area
+        for j in range(y0, y1 + 1):
+            py = j + 0.5
+            for i in range(x0, x1 + 1):
+                px = i + 0.5
+                wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * inv
+                wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * inv
+                wc = 1.0 - wa - wb
+                if wa < 0.0 or wb < 0.0 or wc < 0.0:
                     continue
-                u = wa*uv[a, 0]+wb*uv[b, 0]+wc*uv[c, 0]; v = wa*uv[a, 1]+wb*uv[b, 1]+wc*uv[c, 1]
-                u = min(max(u, 0.), cols-1.001); v = min(max(v, 0.), rows-1.001)
-                iu, iv = int(u), int(v); fu, fv = u-iu, v-iv; s = wa*spec[a]+wb*spec[b]+wc*spec[c]
+                z = wa * screen[a, 2] + wb * screen[b, 2] + wc * screen[c, 2]
+                if z <= zbuf[j, i]:
+                    continue
+                zbuf[j, i] = z
+                owner[j, i] = 0 if head[a] > 0.5 else 1
+                if inner:
+                    image[j, i, 0], image[j, i, 1], image[j, i, 2] = 0.10, 0.03, 0.035
+                    continue
+                u = wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0]
+                v = wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]
+                u = min(max(u, 0.0), cols - 1.001)
+                v = min(max(v, 0.0), rows - 1.001)
+                iu, iv = int(u), int(v)
+                fu, fv = u - iu, v - iv
+                s = wa * spec[a] + wb * spec[b] + wc * spec[c]
                 for q in range(3):
-                    t = (atlas[iv, iu, q]*(1-fu)+atlas[iv, iu+1, q]*fu)*(1-fv)+(atlas[iv+1, iu, q]*(1-fu)+atlas[iv+1, iu+1, q]*fu)*fv
-                    image[j, i, q] = t*(wa*color[a, q]+wb*color[b, q]+wc*color[c, q])+s
+                    t = (atlas[iv, iu, q] * (1 - fu) + atlas[iv, iu + 1, q] * fu) * (1 - fv) + (
+                        atlas[iv + 1, iu, q] * (1 - fu) + atlas[iv + 1, iu + 1, q] * fu
+                    ) * fv
+                    image[j, i, q] = t * (wa * color[a, q] + wb * color[b, q] + wc * color[c, q]) + s
+
 
 @compiled
-def _resolve(image, zbuf, owner, background, over, out, cover): # average over x over pixels; what nothing covers shows the background
+def _resolve(
+    image, zbuf, owner, background, over, out, cover
+):  # average over x over pixels; what nothing covers shows the background
     S = out.shape[0]
     for y in range(S):
         for x in range(S):
-            r = g = b = 0.; n = 0; cover[y, x] = 0
+            r = g = b = 0.0
+            n = 0
+            cover[y, x] = 0
             for j in range(over):
                 for i in range(over):
-                    Y, X = y*over+j, x*over+i
+                    Y, X = y * over + j, x * over + i
                     if zbuf[Y, X] > -1e8:
-                        r += min(max(image[Y, X, 0], 0.), 1.); g += min(max(image[Y, X, 1], 0.), 1.); b += min(max(image[Y, X, 2], 0.), 1.); n += 1; cover[y, x, owner[Y, X]] += 1
-            m = over*over-n; k = 255./(over*over)
-            for c in range(2): cover[y, x, c] = np.uint8(cover[y, x, c]*k+.5)
-            out[y, x, 0] = np.uint8((r+m*background[y, x, 0])*k+.5); out[y, x, 1] = np.uint8((g+m*background[y, x, 1])*k+.5); out[y, x, 2] = np.uint8((b+m*background[y, x, 2])*k+.5)
+                        r += min(max(image[Y, X, 0], 0.0), 1.0)
+                        g += min(max(image[Y, X, 1], 0.0), 1.0)
+                        b += min(max(image[Y, X, 2], 0.0), 1.0)
+                        n += 1
+                        cover[y, x, owner[Y, X]] += 1
+            m = over * over - n
+            k = 255.0 / (over * over)
+            for c in range(2):
+                cover[y, x, c] = np.uint8(cover[y, x, c] * k + 0.5)
+            out[y, x, 0] = np.uint8((r + m * background[y, x, 0]) * k + 0.5)
+            out[y, x, 1] = np.uint8((g + m * background[y, x, 1]) * k + 0.5)
+            out[y, x, 2] = np.uint8((b + m * background[y, x, 2]) * k + 0.5)
 
 # %% ../../nbs/data/synthetic.ipynb #7496a88c
 _EMOTION_UNITS = dict(
     neutral={},
-    angry=dict(brow_down=1., lid_up=.35, lid_tight=.55, nose_wrinkle=.40, tighten=.85, frown=.35, chin_raise=.25, lip_raise=.1),
-    contempt=dict(smile_right=.95, cheek=.15, lid_droop=.42, brow_outer=.20, lip_raise=.12, chin_raise=.35, tighten=.35),
-    disgusted=dict(nose_wrinkle=1., lip_raise=.95, brow_down=.55, frown=.45, cheek=.55, lid_tight=.8, chin_raise=.2),
-    fear=dict(brow_inner=1., brow_outer=.45, brow_down=.25, lid_up=.9, stretch=1., part=.75, jaw_drop=.22),
-    happy=dict(smile_left=1., smile_right=1., cheek=.9, lid_tight=.55, part=.45, lip_raise=.20),
-    sad=dict(brow_inner=1.1, brow_down=.12, frown=1.1, lid_droop=.55, chin_raise=.75, cheek=.1),
-    surprised=dict(brow_inner=1.15, brow_outer=1.1, lid_up=1., jaw_drop=.75, part=.4))
-_LEVELS = (0., .40, .72, 1.)
-IDENTITY_SPLITS = {'train': range(0, 10000), 'val': range(10000, 11000), 'test': range(11000, 12000), 'judge': range(20000, 30000)}
-MORE_PEOPLE = range(30000, PEOPLE)   # of the split 'train' too: for runs that want more than its first 10000
+    angry=dict(
+        brow_down=1.0,
+        lid_up=0.35,
+        lid_tight=0.55,
+        nose_wrinkle=0.40,
+        tighten=0.85,
+        frown=0.35,
+        chin_raise=0.25,
+        lip_raise=0.1,
+    ),
+    contempt=dict(
+        smile_right=0.95, cheek=0.15, lid_droop=0.42, brow_outer=0.20, lip_raise=0.12, chin_raise=0.35, tighten=0.35
+    ),
+    disgusted=dict(
+        nose_wrinkle=1.0, lip_raise=0.95, brow_down=0.55, frown=0.45, cheek=0.55, lid_tight=0.8, chin_raise=0.2
+    ),
+    fear=dict(brow_inner=1.0, brow_outer=0.45, brow_down=0.25, lid_up=0.9, stretch=1.0, part=0.75, jaw_drop=0.22),
+    happy=dict(smile_left=1.0, smile_right=1.0, cheek=0.9, lid_tight=0.55, part=0.45, lip_raise=0.20),
+    sad=dict(brow_inner=1.1, brow_down=0.12, frown=1.1, lid_droop=0.55, chin_raise=0.75, cheek=0.1),
+    surprised=dict(brow_inner=1.15, brow_outer=1.1, lid_up=1.0, jaw_drop=0.75, part=0.4),
+)
+_LEVELS = (0.0, 0.40, 0.72, 1.0)
+IDENTITY_SPLITS = {
+    'train': range(0, 10000),
+    'val': range(10000, 11000),
+    'test': range(11000, 12000),
+    'judge': range(20000, 30000),
+}
+MORE_PEOPLE = range(30000, PEOPLE)  # of the split 'train' too: for runs that want more than its first 10000
+
 
 @dataclass(frozen=True)
 class Factors:
     "What a clip is made of: seeds and names, one group for each input of a talking-head model."
-    identity:int   # seed of the person, their clothes, background and light
-    sentence:int   # index for `speech.sentence`
-    voice:int      # index into `speech.VOICES`
-    pose:int       # seed of the head's trajectory
-    emotion:str    # one of `EMOTIONS`
-    level:int      # strength of the emotion, 0 (neutral) to 3
-    expression:int # seed of the blinks and of the strength's slow variation
+
+    identity: int  # seed of the person, their clothes, background and light
+    sentence: int  # index for `speech.sentence`
+    voice: int  # index into `speech.VOICES`
+    pose: int  # seed of the head's trajectory
+    emotion: str  # one of `EMOTIONS`
+    level: int  # strength of the emotion, 0 (neutral) to 3
+    expression: int  # seed of the blinks and of the strength's slow variation
+
 
 @dataclass(frozen=True, eq=False)
 class Truth:
     "The per-frame tracks of a clip, without pixels; `len` is its number of frames."
-    identity:int             # seed of the person
-    articulation:np.ndarray  # (T,A) float32, channels `ARTICULATORS`
-    pose:np.ndarray          # (T,6) float32: yaw, pitch, roll in degrees, scale, shift right and down in fractions of the frame
-    expression:np.ndarray    # (T,X) float32, channels `ACTION_UNITS`, the lids' closure by blinking last
-    emotion:str              # one of `EMOTIONS`
-    level:int                # 0-3
-    wave:np.ndarray          # (N,) float32, 16 kHz, sample 0 at frame 0
-    phonemes:list            # (symbol, start_s, end_s)
-    factors:Factors          # where each part came from
-    def __len__(self): return len(self.articulation)
 
-def _sines(r, T, n, slow, fast): # (T,) smooth, about unit deviation; a longer track begins with the shorter one
-    f = np.exp(r.uniform(np.log(slow), np.log(fast), n)); k = (f/f.min())**-.7*r.uniform(.5, 1, n); ph = r.uniform(0, 2*np.pi, n)
-    return (k[:, None]*np.sin(2*np.pi*f[:, None]*np.arange(T)/FPS+ph[:, None])).sum(0)/np.sqrt((k*k).sum()/2)
+    identity: int  # seed of the person
+    articulation: np.ndarray  # (T,A) float32, channels `ARTICULATORS`
+    pose: (
+        np.ndarray
+    )  # (T,6) float32: yaw, pitch, roll in degrees, scale, shift right and down in fractions of the frame
+    expression: np.ndarray  # (T,X) float32, channels `ACTION_UNITS`, the lids' closure by blinking last
+    emotion: str  # one of `EMOTIONS`
+    level: int  # 0-3
+    wave: np.ndarray  # (N,) float32, 16 kHz, sample 0 at frame 0
+    phonemes: list  # (symbol, start_s, end_s)
+    factors: Factors  # where each part came from
 
-def _pose_track(seed, T): # (T,6)
-    r = _rng('pose', int(seed)); lively = r.random() < .55; out = np.zeros((T, 6))
-    for c, (limit, off, calm, amp) in enumerate(((45., 14., 4., 27.), (25., 6., 2.5, 15.), (20., 5., 1.8, 12.))):
-        raw = r.normal(0, off)+_sines(r, T, 4, .06, .45)*(amp*r.uniform(.35, 1.) if lively else calm*r.uniform(.4, 1.4)); out[:, c] = limit*np.tanh(raw/limit*1.15)
-    out[:, 3] = 1+.095*np.tanh(r.normal(0, .5)+_sines(r, T, 3, .05, .2)*.4)
-    for c in (4, 5): out[:, c] = .06*np.tanh(r.normal(0, .35)+_sines(r, T, 3, .05, .3)*(.6 if lively else .2))
+    def __len__(self):
+        return len(self.articulation)
+
+
+def _sines(r, T, n, slow, fast):  # (T,) smooth, about unit deviation; a longer track begins with the shorter one
+    f = np.exp(r.uniform(np.log(slow), np.log(fast), n))
+    k = (f / f.min()) ** -0.7 * r.uniform(0.5, 1, n)
+    ph = r.uniform(0, 2 * np.pi, n)
+    return (k[:, None] * np.sin(2 * np.pi * f[:, None] * np.arange(T) / FPS + ph[:, None])).sum(0) / np.sqrt(
+        (k * k).sum() / 2
+    )
+
+
+def _pose_track(seed, T):  # (T,6)
+    r = _rng('pose', int(seed))
+    lively = r.random() < 0.55
+    out = np.zeros((T, 6))
+    for c, (limit, off, calm, amp) in enumerate(
+        ((45.0, 14.0, 4.0, 27.0), (25.0, 6.0, 2.5, 15.0), (20.0, 5.0, 1.8, 12.0))
+    ):
+        raw = r.normal(0, off) + _sines(r, T, 4, 0.06, 0.45) * (
+            amp * r.uniform(0.35, 1.0) if lively else calm * r.uniform(0.4, 1.4)
+        )
+        out[:, c] = limit * np.tanh(raw / limit * 1.15)
+    out[:, 3] = 1 + 0.095 * np.tanh(r.normal(0, 0.5) + _sines(r, T, 3, 0.05, 0.2) * 0.4)
+    for c in (4, 5):
+        out[:, c] = 0.06 * np.tanh(r.normal(0, 0.35) + _sines(r, T, 3, 0.05, 0.3) * (0.6 if lively else 0.2))
     return out.astype(np.float32)
 
-def _expression_track(emotion, level, seed, T): # (T,X)
-    r = _rng('expression', int(seed)); out = np.zeros((T, len(ACTION_UNITS)))
-    strength = _LEVELS[level]*(1+.1*np.clip(_sines(r, T, 3, .1, .6)*.6, -1, 1)); tune = dict(zip(ACTION_UNITS, r.uniform(.85, 1.12, len(ACTION_UNITS))))
-    for k, v in _EMOTION_UNITS[emotion].items(): out[:, ACTION_UNITS.index(k)] = v*tune[k]*strength
-    s = np.arange(T)/FPS; at = r.uniform(.2, 3.)
-    while T and at < s[-1]+1:
-        length = r.uniform(.12, .20); u = (s-at)/length    # shuts in the first 40 %, opens in the rest
-        out[:, -1] = np.maximum(out[:, -1], np.where((u > 0) & (u < 1), np.where(u < .4, _step(0, .3, u), 1-_step(.5, 1, u)), 0)); at += length+r.gamma(2.5, 1.1)+.4
+
+def _expression_track(emotion, level, seed, T):  # (T,X)
+    r = _rng('expression', int(seed))
+    out = np.zeros((T, len(ACTION_UNITS)))
+    strength = _LEVELS[level] * (1 + 0.1 * np.clip(_sines(r, T, 3, 0.1, 0.6) * 0.6, -1, 1))
+    tune = dict(zip(ACTION_UNITS, r.uniform(0.85, 1.12, len(ACTION_UNITS))))
+    for k, v in _EMOTION_UNITS[emotion].items():
+        out[:, ACTION_UNITS.index(k)] = v * tune[k] * strength
+    s = np.arange(T) / FPS
+    at = r.uniform(0.2, 3.0)
+    while T and at < s[-1] + 1:
+        length = r.uniform(0.12, 0.20)
+        u = (s - at) / length  # shuts in the first 40 %, opens in the rest
+        out[:, -1] = np.maximum(
+            out[:, -1], np.where((u > 0) & (u < 1), np.where(u < 0.4, _step(0, 0.3, u), 1 - _step(0.5, 1, u)), 0)
+        )
+        at += length + r.gamma(2.5, 1.1) + 0.4
     return out.astype(np.float32)
+
 
 def still_tracks(
-    emotion:str, level:int, # what is felt, and how strongly
-    seed:int,               # of all that is drawn
-)->tuple: # (1,6) and (1,X), as in `Truth`
+    emotion: str,
+    level: int,  # what is felt, and how strongly
+    seed: int,  # of all that is drawn
+) -> tuple:  # (1,6) and (1,X), as in `Truth`
     "Pose and expression of a single frame; one in four is caught blinking."
     pose, expression = _pose_track(seed, 1), _expression_track(emotion, level, seed, 1)
-    r = _rng('still', int(seed)); expression[:, -1] = r.uniform(0, 1)*(r.random() < .25)
+    r = _rng('still', int(seed))
+    expression[:, -1] = r.uniform(0, 1) * (r.random() < 0.25)
     return pose, expression
 
+
 def truth(
-    factors:Factors, # what to speak and show
-) -> Truth: # the clip's tracks
+    factors: Factors,  # what to speak and show
+) -> Truth:  # the clip's tracks
     "Speak the sentence and draw the tracks of pose and expression at its length. `ValueError` for an unknown emotion or level."
     f = factors
-    if f.emotion not in EMOTIONS: raise ValueError(f'unknown emotion {f.emotion!r}: one of {", ".join(EMOTIONS)}')
-    if not 0 <= f.level <= 3: raise ValueError(f'level {f.level}: emotions have levels 0 to 3')
-    s = speak_text(sentence(f.sentence), f.voice); a = np.asarray(articulation(s), np.float32); T = len(a)
-    return Truth(f.identity, a, _pose_track(f.pose, T), _expression_track(f.emotion, f.level, f.expression, T), f.emotion, f.level, s.wave, s.phonemes, f)
+    if f.emotion not in EMOTIONS:
+        raise ValueError(f'unknown emotion {f.emotion!r}: one of {", ".join(EMOTIONS)}')
+    if not 0 <= f.level <= 3:
+        raise ValueError(f'level {f.level}: emotions have levels 0 to 3')
+    s = speak_text(sentence(f.sentence), f.voice)
+    a = np.asarray(articulation(s), np.float32)
+    T = len(a)
+    return Truth(
+        f.identity,
+        a,
+        _pose_track(f.pose, T),
+        _expression_track(f.emotion, f.level, f.expression, T),
+        f.emotion,
+        f.level,
+        s.wave,
+        s.phonemes,
+        f,
+    )
+
 
 def recombine(
-    identity:Truth, # who: looks, clothes, background, light
-    speech:Truth,   # the words, the voice, the mouth's shapes; and the length
-    pose:Truth,     # the head's trajectory, scale and shift
-    emotion:Truth,  # the expression and its blinks
-) -> Truth: # the exact answer of a four-input generation
+    identity: Truth,  # who: looks, clothes, background, light
+    speech: Truth,  # the words, the voice, the mouth's shapes; and the length
+    pose: Truth,  # the head's trajectory, scale and shift
+    emotion: Truth,  # the expression and its blinks
+) -> Truth:  # the exact answer of a four-input generation
     "Each track from its own source; tracks shorter than the speech play forth and back, longer ones are cut."
-    T = len(speech); f = replace(speech.factors, identity=identity.factors.identity, pose=pose.factors.pose, emotion=emotion.emotion, level=emotion.level, expression=emotion.factors.expression)
-    return Truth(identity.identity, speech.articulation, pose.pose[pingpong_index(len(pose), T)], emotion.expression[pingpong_index(len(emotion), T)],
-                 emotion.emotion, emotion.level, speech.wave, speech.phonemes, f)
+    T = len(speech)
+    f = replace(
+        speech.factors,
+        identity=identity.factors.identity,
+        pose=pose.factors.pose,
+        emotion=emotion.emotion,
+        level=emotion.level,
+        expression=emotion.factors.expression,
+    )
+    return Truth(
+        identity.identity,
+        speech.articulation,
+        pose.pose[pingpong_index(len(pose), T)],
+        emotion.expression[pingpong_index(len(emotion), T)],
+        emotion.emotion,
+        emotion.level,
+        speech.wave,
+        speech.phonemes,
+        f,
+    )
+
 
 def factors_for(
-    split:str, # of `IDENTITY_SPLITS`
-    index:int, # number of the clip
-    seed=0,    # another draw of the same split
-) -> Factors: # a clip whose person, sentence, pose and expression belong to that split alone
+    split: str,  # of `IDENTITY_SPLITS`
+    index: int,  # number of the clip
+    seed=0,  # another draw of the same split
+) -> Factors:  # a clip whose person, sentence, pose and expression belong to that split alone
     "The factors of a split's clip: people and sentences by their splits, seeds of pose and expression in ranges that never meet."
-    if split not in IDENTITY_SPLITS: raise ValueError(f'unknown split {split!r}: one of {", ".join(IDENTITY_SPLITS)}')
-    r = _rng('clip', split, int(index), int(seed)); ids = IDENTITY_SPLITS[split]; words = SENTENCE_SPLITS.get(split, SENTENCE_SPLITS['test']); base = list(IDENTITY_SPLITS).index(split)*10**8
-    e = EMOTIONS[r.integers(len(EMOTIONS))]; level = 0 if e == 'neutral' else int(r.integers(1, 4))
-    return Factors(ids[r.integers(len(ids))], words[r.integers(len(words))], int(r.integers(len(VOICES))), base+int(r.integers(10**8)), e, level, base+int(r.integers(10**8)))
+    if split not in IDENTITY_SPLITS:
+        raise ValueError(f'unknown split {split!r}: one of {", ".join(IDENTITY_SPLITS)}')
+    r = _rng('clip', split, int(index), int(seed))
+    ids = IDENTITY_SPLITS[split]
+    words = SENTENCE_SPLITS.get(split, SENTENCE_SPLITS['test'])
+    base = list(IDENTITY_SPLITS).index(split) * 10**8
+    e = EMOTIONS[r.integers(len(EMOTIONS))]
+    level = 0 if e == 'neutral' else int(r.integers(1, 4))
+    return Factors(
+        ids[r.integers(len(ids))],
+        words[r.integers(len(words))],
+        int(r.integers(len(VOICES))),
+        base + int(r.integers(10**8)),
+        e,
+        level,
+        base + int(r.integers(10**8)),
+    )
 
 # %% ../../nbs/data/synthetic.ipynb #4eea0b1e
 @dataclass(frozen=True, eq=False)
 class Clip:
     "A rendered clip and what is known about it."
-    frames:np.ndarray      # (T,S,S,3) uint8 RGB
-    landmarks:np.ndarray   # (T,68,2) float32 pixels, iBUG order, whole numbers at pixel centres
-    head_pose:np.ndarray   # (T,3) degrees: yaw, pitch, roll
-    lid_closure:np.ndarray # (T,) float32, 0 open to 1 shut, of blink and emotion together
-    truth:Truth
-    surface:np.ndarray     # (T,SURFACE,2) float32 pixels: the same spots of a person's head (the first `SURFACE_HEAD`) and body in every frame, NaN where something hides them
-    cover:np.ndarray       # (T,S,S,2) uint8: how much of each pixel the head and the body cover, of 255; the rest is background
 
-def _rotation(yaw, pitch, roll): # degrees; pitch first, then yaw, then roll. Axes: x right, y up, z to the camera
+    frames: np.ndarray  # (T,S,S,3) uint8 RGB
+    landmarks: np.ndarray  # (T,68,2) float32 pixels, iBUG order, whole numbers at pixel centres
+    head_pose: np.ndarray  # (T,3) degrees: yaw, pitch, roll
+    lid_closure: np.ndarray  # (T,) float32, 0 open to 1 shut, of blink and emotion together
+    truth: Truth
+    surface: np.ndarray  # (T,SURFACE,2) float32 pixels: the same spots of a person's head (the first `SURFACE_HEAD`) and body in every frame, NaN where something hides them
+    cover: (
+        np.ndarray
+    )  # (T,S,S,2) uint8: how much of each pixel the head and the body cover, of 255; the rest is background
+
+
+def _rotation(yaw, pitch, roll):  # degrees; pitch first, then yaw, then roll. Axes: x right, y up, z to the camera
     a, b, c = np.radians([float(yaw), float(pitch), float(roll)])
-    Y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]]); X = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    Y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    X = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
     Z = np.array([[np.cos(c), np.sin(c), 0], [-np.sin(c), np.cos(c), 0], [0, 0, 1]])
     out = np.empty((3, 3))
-    for i in range(3):   # plain sums: the same bits on every call
-        for j in range(3): out[i, j] = sum(Z[i, k]*sum(Y[k, m]*X[m, j] for m in range(3)) for k in range(3))
+    for i in range(3):  # plain sums: the same bits on every call
+        for j in range(3):
+            out[i, j] = sum(Z[i, k] * sum(Y[k, m] * X[m, j] for m in range(3)) for k in range(3))
     return out
 
-def _lids(truth, open_bias=0.): # (T,) effective closure: below 0 is wide open
-    e = truth.expression.astype(np.float64); u = {k: e[:, i] for i, k in enumerate(ACTION_UNITS)}
-    rest = np.clip(-.34*u['lid_up']+.24*u['lid_tight']+.40*u['lid_droop']+.10*u['cheek']*u['smile_left']+open_bias, -.42, .8)
-    return rest+(1-rest)*u['lid']
 
-def _weights(truth, open_bias): # (T,K) weights of the fields, (T,) zip
-    a = {k: truth.articulation[:, i].astype(np.float64) for i, k in enumerate(ARTICULATORS)}; u = {k: truth.expression[:, i].astype(np.float64) for i, k in enumerate(ACTION_UNITS)}
-    c = _lids(truth, open_bias); w = np.zeros((len(truth), len(_FIELDS)))
+def _lids(truth, open_bias=0.0):  # (T,) effective closure: below 0 is wide open
+    e = truth.expression.astype(np.float64)
+    u = {k: e[:, i] for i, k in enumerate(ACTION_UNITS)}
+    rest = np.clip(
+        -0.34 * u['lid_up']
+        + 0.24 * u['lid_tight']
+        + 0.40 * u['lid_droop']
+        + 0.10 * u['cheek'] * u['smile_left']
+        + open_bias,
+        -0.42,
+        0.8,
+    )
+    return rest + (1 - rest) * u['lid']
+
+
+def _weights(truth, open_bias):  # (T,K) weights of the fields, (T,) zip
+    a = {k: truth.articulation[:, i].astype(np.float64) for i, k in enumerate(ARTICULATORS)}
+    u = {k: truth.expression[:, i].astype(np.float64) for i, k in enumerate(ACTION_UNITS)}
+    c = _lids(truth, open_bias)
+    w = np.zeros((len(truth), len(_FIELDS)))
     shut = np.clip(a['press'], 0, 1)
-    for i, k in enumerate(_FIELDS): w[:, i] = a[k] if k in a else u[k] if k in u else 0
-    w[:, 0] = np.clip(a['jaw']+.55*u['jaw_drop']*(1-.5*a['jaw']), 0, 1.15)*(1-.45*shut)
-    w[:, -2], w[:, -1] = c, c*(1-c)
+    for i, k in enumerate(_FIELDS):
+        w[:, i] = a[k] if k in a else u[k] if k in u else 0
+    w[:, 0] = np.clip(a['jaw'] + 0.55 * u['jaw_drop'] * (1 - 0.5 * a['jaw']), 0, 1.15) * (1 - 0.45 * shut)
+    w[:, -2], w[:, -1] = c, c * (1 - c)
     return w, shut
 
-SURFACE_HEAD, SURFACE = 160, 192           # spots of `Clip.surface`: those of the head, and with those of the body
-_SEEN = .04                                # depth by which a spot may lie behind what its pixel shows
-_PIVOT = np.array([0., -.50, -.12])
-_EYES_MIDDLE = np.array([0., -.02, .66])   # of the average head
-_TIPPED = 4.4                              # degrees by which `faces.HEAD_MODEL` sees the average head nod when it holds still
-_DECIMETRE = .9055                         # of `faces.HEAD_MODEL`, in the corpus's own units
+
+SURFACE_HEAD, SURFACE = 160, 192  # spots of `Clip.surface`: those of the head, and with those of the body
+_SEEN = 0.04  # depth by which a spot may lie behind what its pixel shows
+_PIVOT = np.array([0.0, -0.50, -0.12])
+_EYES_MIDDLE = np.array([0.0, -0.02, 0.66])  # of the average head
+_TIPPED = 4.4  # degrees by which `faces.HEAD_MODEL` sees the average head nod when it holds still
+_DECIMETRE = 0.9055  # of `faces.HEAD_MODEL`, in the corpus's own units
+
 
 def head_places(
-    pose:np.ndarray, # (T,6) of `Truth.pose`
-)->tuple: # (T,3) degrees: yaw, pitch, roll; (T,2) place of the middle of the eyes, right and down in fractions of the frame; (T,) frames per decimetre
+    pose: np.ndarray,  # (T,6) of `Truth.pose`
+) -> tuple:  # (T,3) degrees: yaw, pitch, roll; (T,2) place of the middle of the eyes, right and down in fractions of the frame; (T,) frames per decimetre
     "Where heads are, in the terms of `faces.head_fit` but exact and the same for everybody: a fit to landmarks takes a long face for a nod."
     angles, eyes, scale = np.array(pose[:, :3], np.float64), np.empty((len(pose), 2)), np.empty(len(pose))
     for i, (yaw, pitch, roll, size, dx, dy) in enumerate(pose.astype(np.float64)):
-        x, y, z = _PIVOT + _rotation(yaw, pitch, roll)@(_EYES_MIDDLE - _PIVOT)
-        q = size*7.6/(8. - z)/2.4                                # as vertices are projected
-        eyes[i], scale[i] = (.5 + dx + q*x, .5 + dy - q*(y + .13)), q*_DECIMETRE
+        x, y, z = _PIVOT + _rotation(yaw, pitch, roll) @ (_EYES_MIDDLE - _PIVOT)
+        q = size * 7.6 / (8.0 - z) / 2.4  # as vertices are projected
+        eyes[i], scale[i] = (0.5 + dx + q * x, 0.5 + dy - q * (y + 0.13)), q * _DECIMETRE
     angles[:, 1] += _TIPPED
     return angles, eyes, scale
 
+
 def pose_of(
-    angles, # (T,3) degrees
-    eyes,   # (T,2) fractions of the frame
+    angles,  # (T,3) degrees
+    eyes,  # (T,2) fractions of the frame
     scale,  # (T,) frames per decimetre
-)->np.ndarray: # (T,6) of `Truth.pose`
+) -> np.ndarray:  # (T,6) of `Truth.pose`
     "The inverse of `head_places`: the track that puts heads there."
-    pose = np.empty((len(angles), 6)); pose[:, :3] = angles; pose[:, 1] -= _TIPPED
+    pose = np.empty((len(angles), 6))
+    pose[:, :3] = angles
+    pose[:, 1] -= _TIPPED
     for p, (dx, dy), s in zip(pose, eyes, scale):
-        x, y, z = _PIVOT + _rotation(*p[:3])@(_EYES_MIDDLE - _PIVOT); q = s/_DECIMETRE
-        p[3:] = q*2.4*(8. - z)/7.6, dx - .5 - q*x, dy - .5 + q*(y + .13)
+        x, y, z = _PIVOT + _rotation(*p[:3]) @ (_EYES_MIDDLE - _PIVOT)
+        q = s / _DECIMETRE
+        p[3:] = q * 2.4 * (8.0 - z) / 7.6, dx - 0.5 - q * x, dy - 0.5 + q * (y + 0.13)
     return pose.astype(np.float32)
 
+
 def render(
-    truth:Truth,     # what to draw
-    size=128,        # pixels of the square frame's side
-    frames=None,     # indices of the frames to draw; all when None
-) -> Clip: # its frames and annotations
+    truth: Truth,  # what to draw
+    size=128,  # pixels of the square frame's side
+    frames=None,  # indices of the frames to draw; all when None
+) -> Clip:  # its frames and annotations
     "Draw a truth. The same truth gives the same bytes, whichever frames are drawn together."
-    H = _head(truth.identity); g = H.traits; idx = np.arange(len(truth)) if frames is None else np.asarray(frames, int).reshape(-1)
-    over = 3 if size < 96 else 2; S = size*over; bias = .15-.08*g['eye_open']
-    if size not in H.backgrounds: H.backgrounds[size] = np.ascontiguousarray(_background(g, size), np.float64)
-    weights, shut = _weights(truth, bias); lids = _lids(truth, bias); u = {k: truth.expression[:, i] for i, k in enumerate(ACTION_UNITS)}
-    crease = np.ascontiguousarray(np.stack([u['brow_down'], np.maximum(u['brow_inner'], u['brow_outer']), u['smile_left'], u['smile_right'], u['nose_wrinkle'], u['frown']], 1), np.float64)
-    dim = 1-.62*np.clip(truth.articulation[:, ARTICULATORS.index('round')].astype(np.float64), 0, 1)     # a narrow mouth lets little light in
-    n = len(H.points); P, screen, normal, color, spec = np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty(n)
-    zbuf, image, owner = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32), np.empty((S, S), np.int8); out, cover = np.empty((len(idx), size, size, 3), np.uint8), np.empty((len(idx), size, size, 2), np.uint8)
-    marks, surface = np.empty((len(idx), 68, 2), np.float32), np.empty((len(idx), len(H.marked), 2), np.float32); uv, tint = H.uv.copy(), H.tint.copy()
+    H = _head(truth.identity)
+    g = H.traits
+    idx = np.arange(len(truth)) if frames is None else np.asarray(frames, int).reshape(-1)
+    over = 3 if size < 96 else 2
+    S = size * over
+    bias = 0.15 - 0.08 * g['eye_open']
+    if size not in H.backgrounds:
+        H.backgrounds[size] = np.ascontiguousarray(_background(g, size), np.float64)
+    weights, shut = _weights(truth, bias)
+    lids = _lids(truth, bias)
+    u = {k: truth.expression[:, i] for i, k in enumerate(ACTION_UNITS)}
+    crease = np.ascontiguousarray(
+        np.stack(
+            [
+                u['brow_down'],
+                np.maximum(u['brow_inner'], u['brow_outer']),
+                u['smile_left'],
+                u['smile_right'],
+                u['nose_wrinkle'],
+                u['frown'],
+            ],
+            1,
+        ),
+        np.float64,
+    )
+    dim = 1 - 0.62 * np.clip(
+        truth.articulation[:, ARTICULATORS.index('round')].astype(np.float64), 0, 1
+    )  # a narrow mouth lets little light in
+    n = len(H.points)
+    P, screen, normal, color, spec = np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3)), np.empty(n)
+    zbuf, image, owner = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32), np.empty((S, S), np.int8)
+    out, cover = np.empty((len(idx), size, size, 3), np.uint8), np.empty((len(idx), size, size, 2), np.uint8)
+    marks, surface = np.empty((len(idx), 68, 2), np.float32), np.empty((len(idx), len(H.marked), 2), np.float32)
+    uv, tint = H.uv.copy(), H.tint.copy()
     for j, k in enumerate(idx):
-        yaw, pitch, roll, scale, dx, dy = (float(v) for v in truth.pose[k]); R = _rotation(yaw, pitch, roll)
-        _place_vertices(H.points, H.fields, weights[k], H.moving, *H.zip, shut[k], H.head, R, _PIVOT, S, scale, dx, dy, P, screen)
+        yaw, pitch, roll, scale, dx, dy = (float(v) for v in truth.pose[k])
+        R = _rotation(yaw, pitch, roll)
+        _place_vertices(
+            H.points, H.fields, weights[k], H.moving, *H.zip, shut[k], H.head, R, _PIVOT, S, scale, dx, dy, P, screen
+        )
         # the eyes stay on the camera as far as they turn; what is seen of them darkens under the upper lid
-        gx, gy = -np.tanh(yaw/38)*.30, -np.tanh(pitch/30)*.16
-        for sl in H.eye_slices: uv[sl, 0] = 288+47.5+48*(H.eye_dir[:, 0]-gx)/.80; uv[sl, 1] = 47.5-48*(H.eye_dir[:, 1]-gy)/.80
-        for sl in H.eye_slices: uv[sl, 0] = np.clip(uv[sl, 0], 288.5, 382.5); uv[sl, 1] = np.clip(uv[sl, 1], .5, 94.5)
-        lid_edge = .42-.75*min(max(lids[k], -.4), 1.)
-        for sl in H.eye_slices: tint[sl] = (1-.50*_step(lid_edge-.38, lid_edge+.06, H.eye_dir[:, 1])-.25*_step(.45, .8, np.abs(H.eye_dir[:, 0])))[:, None]
-        _light_vertices(P, H.tri, H.double, H.kind, tint, H.crease, crease[k], dim[k], g['light'], g['key'], g['ambient'], g['shine'], g['rim'], n, normal, color, spec)
+        gx, gy = -np.tanh(yaw / 38) * 0.30, -np.tanh(pitch / 30) * 0.16
+        for sl in H.eye_slices:
+            uv[sl, 0] = 288 + 47.5 + 48 * (H.eye_dir[:, 0] - gx) / 0.80
+            uv[sl, 1] = 47.5 - 48 * (H.eye_dir[:, 1] - gy) / 0.80
+        for sl in H.eye_slices:
+            uv[sl, 0] = np.clip(uv[sl, 0], 288.5, 382.5)
+            uv[sl, 1] = np.clip(uv[sl, 1], 0.5, 94.5)
+        lid_edge = 0.42 - 0.75 * min(max(lids[k], -0.4), 1.0)
+        for sl in H.eye_slices:
+            tint[sl] = (
+                1
+                - 0.50 * _step(lid_edge - 0.38, lid_edge + 0.06, H.eye_dir[:, 1])
+                - 0.25 * _step(0.45, 0.8, np.abs(H.eye_dir[:, 0]))
+            )[:, None]
+        _light_vertices(
+            P,
+            H.tri,
+            H.double,
+            H.kind,
+            tint,
+            H.crease,
+            crease[k],
+            dim[k],
+            g['light'],
+            g['key'],
+            g['ambient'],
+            g['shine'],
+            g['rim'],
+            n,
+            normal,
+            color,
+            spec,
+        )
         _raster(screen, H.tri, H.double, uv, color, spec, H.atlas, H.head, zbuf, image, owner, S)
         _resolve(image, zbuf, owner, H.backgrounds[size], over, out[j], cover[j])
-        marks[j] = _landmarks(screen, H.names, -roll)/over-.5
-        at = screen[H.marked]; x, y = np.clip(at[:, :2], 0, S-1).astype(int).T
-        seen = (at[:, :2] >= 0).all(1) & (at[:, :2] < S).all(1) & (at[:, 2] > zbuf[y, x]-_SEEN)
-        surface[j] = np.where(seen[:, None], at[:, :2]/over-.5, np.nan)
-    return Clip(out, marks, truth.pose[idx, :3].copy(), np.clip(lids[idx], 0, 1).astype(np.float32), truth, surface, cover)
+        marks[j] = _landmarks(screen, H.names, -roll) / over - 0.5
+        at = screen[H.marked]
+        x, y = np.clip(at[:, :2], 0, S - 1).astype(int).T
+        seen = (at[:, :2] >= 0).all(1) & (at[:, :2] < S).all(1) & (at[:, 2] > zbuf[y, x] - _SEEN)
+        surface[j] = np.where(seen[:, None], at[:, :2] / over - 0.5, np.nan)
+    return Clip(
+        out, marks, truth.pose[idx, :3].copy(), np.clip(lids[idx], 0, 1).astype(np.float32), truth, surface, cover
+    )
 
-def _on_screen(truth, k, S): # (n,3) one frame's vertices on a screen of S pixels a side
-    H = _head(truth.identity); n = len(H.points); screen = np.empty((n, 3))
-    weights, shut = _weights(truth, .15-.08*H.traits['eye_open']); yaw, pitch, roll, scale, dx, dy = (float(v) for v in truth.pose[k])
-    _place_vertices(H.points, H.fields, weights[k], H.moving, *H.zip, shut[k], H.head, _rotation(yaw, pitch, roll), _PIVOT, S, scale, dx, dy, np.empty((n, 3)), screen)
+
+def _on_screen(truth, k, S):  # (n,3) one frame's vertices on a screen of S pixels a side
+    H = _head(truth.identity)
+    n = len(H.points)
+    screen = np.empty((n, 3))
+    weights, shut = _weights(truth, 0.15 - 0.08 * H.traits['eye_open'])
+    yaw, pitch, roll, scale, dx, dy = (float(v) for v in truth.pose[k])
+    _place_vertices(
+        H.points,
+        H.fields,
+        weights[k],
+        H.moving,
+        *H.zip,
+        shut[k],
+        H.head,
+        _rotation(yaw, pitch, roll),
+        _PIVOT,
+        S,
+        scale,
+        dx,
+        dy,
+        np.empty((n, 3)),
+        screen,
+    )
     return screen
 
-def _shown(H, screen, color, S): # (S,S,3) what each pixel shows of the vertices' colours, and how near it is
-    n = len(screen); zbuf, image = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32)
-    _raster(screen, H.tri, H.double, np.full((n, 2), .5), np.ascontiguousarray(color), np.zeros(n), np.ones_like(H.atlas), H.head, zbuf, image, np.empty((S, S), np.int8), S)
+
+def _shown(H, screen, color, S):  # (S,S,3) what each pixel shows of the vertices' colours, and how near it is
+    n = len(screen)
+    zbuf, image = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32)
+    _raster(
+        screen,
+        H.tri,
+        H.double,
+        np.full((n, 2), 0.5),
+        np.ascontiguousarray(color),
+        np.zeros(n),
+        np.ones_like(H.atlas),
+        H.head,
+        zbuf,
+        image,
+        np.empty((S, S), np.int8),
+        S,
+    )
     return image, zbuf
 
-def lookup(
-    truth:Truth, k:int,      # a frame
-    other:Truth, j:int,      # a frame of the same person
-    size=64,                 # pixels of the square frames' side
-)->tuple: # (S,S,2) places in [-1,1], x and y; (S,S) bool
-    "Where in the other frame lies what each pixel's middle shows, and whether that frame shows it; background lies where it is. The best that a warp can know."
-    if truth.identity != other.identity: raise ValueError(f'frames of person {truth.identity} and person {other.identity}: a warp needs one person')
-    H, S = _head(truth.identity), 3*size; here, there = _on_screen(truth, k, S), _on_screen(other, j, S)
-    (found, near), (_, far) = _shown(H, here, there/[S, S, 1], S), _shown(H, there, there, S)
-    found, drawn, free = found[1::3, 1::3], near[1::3, 1::3] > -1e8, far[1::3, 1::3] < -1e8
-    x, y = (np.clip(found[..., i]*S, 0, S-1) for i in (0, 1)); x, y = (np.where(drawn, q, 0).astype(int) for q in (x, y))
-    middle = (np.arange(size)+.5)/size; grid = np.stack(np.meshgrid(middle, middle), -1)
-    return np.where(drawn[..., None], found[..., :2], grid)*2-1, np.where(drawn, found[..., 2] > far[y, x]-_SEEN, free)
 
-def _landmarks(screen, names, roll): # (68,2) points of one frame
-    out = np.empty((68, 2)); P = screen[:, :2]; jaw = names['jaw']; n = len(_JAW_T)
+def lookup(
+    truth: Truth,
+    k: int,  # a frame
+    other: Truth,
+    j: int,  # a frame of the same person
+    size=64,  # pixels of the square frames' side
+) -> tuple:  # (S,S,2) places in [-1,1], x and y; (S,S) bool
+    "Where in the other frame lies what each pixel's middle shows, and whether that frame shows it; background lies where it is. The best that a warp can know."
+    if truth.identity != other.identity:
+        raise ValueError(f'frames of person {truth.identity} and person {other.identity}: a warp needs one person')
+    H, S = _head(truth.identity), 3 * size
+    here, there = _on_screen(truth, k, S), _on_screen(other, j, S)
+    (found, near), (_, far) = _shown(H, here, there / [S, S, 1], S), _shown(H, there, there, S)
+    found, drawn, free = found[1::3, 1::3], near[1::3, 1::3] > -1e8, far[1::3, 1::3] < -1e8
+    x, y = (np.clip(found[..., i] * S, 0, S - 1) for i in (0, 1))
+    x, y = (np.where(drawn, q, 0).astype(int) for q in (x, y))
+    middle = (np.arange(size) + 0.5) / size
+    grid = np.stack(np.meshgrid(middle, middle), -1)
+    return np.where(drawn[..., None], found[..., :2], grid) * 2 - 1, np.where(
+        drawn, found[..., 2] > far[y, x] - _SEEN, free
+    )
+
+
+def _landmarks(screen, names, roll):  # (68,2) points of one frame
+    out = np.empty((68, 2))
+    P = screen[:, :2]
+    jaw = names['jaw']
+    n = len(_JAW_T)
     c, s = np.cos(np.radians(roll)), np.sin(np.radians(roll))
     for side in (0, 1):
-        q = P[jaw[side*n*13:(side+1)*n*13]].reshape(n, 13, 2); across = q[..., 0]*c-q[..., 1]*s     # along the head's own horizontal
-        best = across.argmax(1) if side else across.argmin(1); pts = q[np.arange(n), best]; rest = P[jaw[2*n*13+3*side:2*n*13+3*side+3]]
-        if side: out[16:11:-1], out[[11, 10, 9]] = pts, rest
-        else: out[:5], out[[5, 6, 7]] = pts, rest
+        q = P[jaw[side * n * 13 : (side + 1) * n * 13]].reshape(n, 13, 2)
+        across = q[..., 0] * c - q[..., 1] * s  # along the head's own horizontal
+        best = across.argmax(1) if side else across.argmin(1)
+        pts = q[np.arange(n), best]
+        rest = P[jaw[2 * n * 13 + 3 * side : 2 * n * 13 + 3 * side + 3]]
+        if side:
+            out[16:11:-1], out[[11, 10, 9]] = pts, rest
+        else:
+            out[:5], out[[5, 6, 7]] = pts, rest
     out[8] = P[jaw[-1]]
-    out[17:22], out[22:27] = P[names['browL'][::-1]], P[names['browR']]; out[27:36] = P[names['nose']]
+    out[17:22], out[22:27] = P[names['browL'][::-1]], P[names['browR']]
+    out[27:36] = P[names['nose']]
     # lids: 15 columns from the inner corner (0) to the outer (14), then the lower lid back from column 13 to 1
     L, R = names['lid0L'], names['lid0R']
-    out[36:42] = P[L[[14, 9, 5, 0, 23, 19]]]; out[42:48] = P[R[[0, 5, 9, 14, 19, 23]]]
+    out[36:42] = P[L[[14, 9, 5, 0, 23, 19]]]
+    out[42:48] = P[R[[0, 5, 9, 14, 19, 23]]]
     o, i = names['lip2'], names['lip0']
-    out[48:60] = P[o[[0, 4, 7, 8, 9, 12, 16, 20, 23, 24, 25, 28]]]; out[60:68] = P[i[[0, 5, 8, 11, 16, 21, 24, 27]]]
+    out[48:60] = P[o[[0, 4, 7, 8, 9, 12, 16, 20, 23, 24, 25, 28]]]
+    out[60:68] = P[i[[0, 5, 8, 11, 16, 21, 24, 27]]]
     return out

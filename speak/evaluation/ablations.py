@@ -6,8 +6,11 @@
 __all__ = ['ABLATIONS', 'stage_folders', 'steps_of', 'train_row']
 
 # %% ../../nbs/evaluation/ablations.ipynb #9048b120
-import dataclasses, hashlib, json
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
+
 from ..config import Config, SpeakError, configure, nearest
 from ..data.corpora import Cache, open_corpus, open_stills
 from ..training.checkpoint import load_tensors
@@ -17,84 +20,181 @@ from ..training.sync import SyncStage
 from ..training.talker import TalkerStage, export
 
 # %% ../../nbs/evaluation/ablations.ipynb #5af8d357
-_drop = lambda which, name: {f'weights_{which}': {name: 0.}}
+_drop = lambda which, name: {f'weights_{which}': {name: 0.0}}
 ABLATIONS = {  # row -> (tables it stands in, settings)
-    'SPEAK':              ([3, 4], {}),
+    'SPEAK': ([3, 4], {}),
     # Table 3: terms of eq. 8
-    'w/o L_identity':     ([3], _drop('irfd', 'identity')),
-    'w/o L_cls':          ([3], _drop('irfd', 'cls')),
-    'w/o L_pose':         ([3], _drop('irfd', 'pose')),
-    'w/o L_emotion':      ([3], _drop('irfd', 'emotion')),
-    'w/o L_self':         ([3], _drop('irfd', 'self')),
+    'w/o L_identity': ([3], _drop('irfd', 'identity')),
+    'w/o L_cls': ([3], _drop('irfd', 'cls')),
+    'w/o L_pose': ([3], _drop('irfd', 'pose')),
+    'w/o L_emotion': ([3], _drop('irfd', 'emotion')),
+    'w/o L_self': ([3], _drop('irfd', 'self')),
     # Table 4: terms of eq. 13, and stage 1 as a whole
-    'w/o IRFD':           ([4], {}),
-    'w/o L_GAN':          ([4], _drop('talker', 'gan')),
-    'w/o L_vgg':          ([4], _drop('talker', 'vgg')),
-    'w/o L_sync':         ([4], _drop('talker', 'sync')),
+    'w/o IRFD': ([4], {}),
+    'w/o L_GAN': ([4], _drop('talker', 'gan')),
+    'w/o L_vgg': ([4], _drop('talker', 'vgg')),
+    'w/o L_sync': ([4], _drop('talker', 'sync')),
     # printed forms, and what this package adds
-    'eq. 1 as printed':   (['extra'], dict(identity_form='printed')),
-    'eq. 5 as printed':   (['extra'], dict(join='sum')),
+    'eq. 1 as printed': (['extra'], dict(identity_form='printed')),
+    'eq. 5 as printed': (['extra'], dict(join='sum')),
     'L_sync to the real mouth': (['extra'], dict(sync_target='reference')),
     'codes from the frame itself': (['extra'], dict(drive='same')),
     'generator anew in stage 2': (['extra'], dict(generator_init='fresh')),
-    'identity by code alone': (['extra'], dict(identity_path='code', paint_from=0.)),
-    'w/o angles and flow in stage 1': (['extra'], dict(weights_irfd=dict(angles=0., flow=0.))),
-    'w/o rec':            (['extra'], _drop('talker', 'rec')),
+    'identity by code alone': (['extra'], dict(identity_path='code', paint_from=0.0)),
+    'w/o angles and flow in stage 1': (['extra'], dict(weights_irfd=dict(angles=0.0, flow=0.0))),
+    'w/o rec': (['extra'], _drop('talker', 'rec')),
     # the newer recipe, one part at a time: `mini` is without, `tiny` has them all
     'encoders keep their first resolution': (['extra'], dict(stem='fine')),
-    'warp knows the expression shown':      (['extra'], dict(shown='face')),
-    'expressions seen from the front':      (['extra'], dict(sees='face')),
+    'warp knows the expression shown': (['extra'], dict(shown='face')),
+    'expressions seen from the front': (['extra'], dict(sees='face')),
     'painting knows the place on the face': (['extra'], dict(places='face')),
-    'painting reaches encoders by 3 %':     (['extra'], dict(reach=.03)),
-    'stage 2 holds E_e and E_p':            (['extra'], dict(held=('emotion', 'pose'))),
-    'head, body and background apart':      (['extra'], dict(layers='three')),
-    'the same, spots and cover as drawn':   (['extra'], dict(layers='three', weights_talker=dict(surface=5., cover=5.))),
-    'the same, background filled in':       (['extra'], dict(layers='filled', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
-    'the same, light turns with the head':  (['extra'], dict(layers='filled', light='turned', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
-    'the same, the blend refined':          (['extra'], dict(layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5., cover=5., backdrop=2.))),
-    'E_p asked of the mirror image too':    (['extra'], dict(pose_flip_tta=True)),
-    'E_p corrected by a look at the face, on shaken frames': (['extra'], dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.))),
-    'other people in stage 2':              (['extra'], dict(vary_people=1.)),
-    'five times as many people':            (['extra'], dict(brief=2400)),
-    'with L_ssim':                          (['extra'], dict(weights_talker=dict(ssim=1.))),
-    'with L_emotion in stage 2':            (['extra'], dict(weights_talker=dict(emotion=.3))),
+    'painting reaches encoders by 3 %': (['extra'], dict(reach=0.03)),
+    'stage 2 holds E_e and E_p': (['extra'], dict(held=('emotion', 'pose'))),
+    'head, body and background apart': (['extra'], dict(layers='three')),
+    'the same, spots and cover as drawn': (
+        ['extra'],
+        dict(layers='three', weights_talker=dict(surface=5.0, cover=5.0)),
+    ),
+    'the same, background filled in': (
+        ['extra'],
+        dict(layers='filled', weights_talker=dict(surface=5.0, cover=5.0, backdrop=2.0)),
+    ),
+    'the same, light turns with the head': (
+        ['extra'],
+        dict(layers='filled', light='turned', weights_talker=dict(surface=5.0, cover=5.0, backdrop=2.0)),
+    ),
+    'the same, the blend refined': (
+        ['extra'],
+        dict(
+            layers='filled', light='turned', finish='refined', weights_talker=dict(surface=5.0, cover=5.0, backdrop=2.0)
+        ),
+    ),
+    'E_p asked of the mirror image too': (['extra'], dict(pose_flip_tta=True)),
+    'E_p corrected by a look at the face, on shaken frames': (
+        ['extra'],
+        dict(sees='face', corrected='face', batch_shaken=32, weights_irfd=dict(corrected=2.0)),
+    ),
+    'other people in stage 2': (['extra'], dict(vary_people=1.0)),
+    'five times as many people': (['extra'], dict(brief=2400)),
+    'with L_ssim': (['extra'], dict(weights_talker=dict(ssim=1.0))),
+    'with L_emotion in stage 2': (['extra'], dict(weights_talker=dict(emotion=0.3))),
 }
 
-_STAGE1 = ('weights_irfd', 'identity_form', 'drive', 'brief', 'steps_irfd', 'steps_labels', 'batch_irfd', 'batch_labels', 'batch_shaken', 'lr_encoders', 'margin', 'labels', 'stills', 'shapes', 'reach', 'corrected')
-_STAGE2 = ('weights_talker', 'brief', 'sync_target', 'generator_init', 'steps_talker', 'batch_talker', 'batch_singles', 'paint_from', 'gan_from', 'mouth_weight', 'eyes_weight', 'lr_encoders_talker', 'held', 'window', 'vary_people', 'pose_flip_tta')
+_STAGE1 = (
+    'weights_irfd',
+    'identity_form',
+    'drive',
+    'brief',
+    'steps_irfd',
+    'steps_labels',
+    'batch_irfd',
+    'batch_labels',
+    'batch_shaken',
+    'lr_encoders',
+    'margin',
+    'labels',
+    'stills',
+    'shapes',
+    'reach',
+    'corrected',
+)
+_STAGE2 = (
+    'weights_talker',
+    'brief',
+    'sync_target',
+    'generator_init',
+    'steps_talker',
+    'batch_talker',
+    'batch_singles',
+    'paint_from',
+    'gan_from',
+    'mouth_weight',
+    'eyes_weight',
+    'lr_encoders_talker',
+    'held',
+    'window',
+    'vary_people',
+    'pose_flip_tta',
+)
 
-def stage_folders(row:str, c:Config, run_dir)->tuple: # of SyncNet, stage 1, stage 2
+
+def stage_folders(row: str, c: Config, run_dir) -> tuple:  # of SyncNet, stage 1, stage 2
     "Where a row's stages lie: named by every setting that decides them, so that rows share what they have in common."
     d = dataclasses.asdict(c)
     same = {n: v for n, v in d.items() if n not in (*_STAGE1, *_STAGE2, 'checkpoint_every_s', 'workers')}
     one, two = ({n: d[n] for n in names} for names in (_STAGE1, _STAGE2))
-    at = lambda name, what: Path(run_dir)/f"{name}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]}"
-    return at('sync', same), at('irfd', [same, one]), at('talker', [same, {} if row == 'w/o IRFD' else one, two, row == 'w/o IRFD', d['drive']])
+    at = lambda name, what: (
+        Path(run_dir) / f"{name}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]}"
+    )
+    return (
+        at('sync', same),
+        at('irfd', [same, one]),
+        at('talker', [same, {} if row == 'w/o IRFD' else one, two, row == 'w/o IRFD', d['drive']]),
+    )
 
-def steps_of(row:str, c:Config)->dict: # {stage: steps}
+
+def steps_of(row: str, c: Config) -> dict:  # {stage: steps}
     "How long each stage of a row trains; 0 for a stage that it leaves out."
-    return dict(sync=0 if row == 'w/o L_sync' else c.steps_sync, irfd=0 if row == 'w/o IRFD' else c.steps_irfd, talker=c.steps_talker)
+    return dict(
+        sync=0 if row == 'w/o L_sync' else c.steps_sync,
+        irfd=0 if row == 'w/o IRFD' else c.steps_irfd,
+        talker=c.steps_talker,
+    )
 
-def train_row(row:str,       # of `ABLATIONS`
-              preset:str, seed:int,
-              frames,        # folder of the caches of rendered clips, one per corpus that rows ask for
-              run_dir,       # of all rows and seeds
-              settings=None, # changes to the preset that all rows share
-              progress:bool=True
-             )->tuple:       # folder of exported weights, seconds that its own stages took: what it shares with the full model counts there
+
+def train_row(
+    row: str,  # of `ABLATIONS`
+    preset: str,
+    seed: int,
+    frames,  # folder of the caches of rendered clips, one per corpus that rows ask for
+    run_dir,  # of all rows and seeds
+    settings=None,  # changes to the preset that all rows share
+    progress: bool = True,
+) -> (
+    tuple
+):  # folder of exported weights, seconds that its own stages took: what it shares with the full model counts there
     "Train what of a row is not trained yet, and export it."
-    if row not in ABLATIONS: raise SpeakError(f"There is no row '{row}': {nearest(row, ABLATIONS)}")
+    if row not in ABLATIONS:
+        raise SpeakError(f"There is no row '{row}': {nearest(row, ABLATIONS)}")
     changes = dict(settings or {}, seed=seed)
-    for n, v in ABLATIONS[row][1].items(): changes[n] = {**changes.get(n, {}), **v} if isinstance(v, dict) else v
-    c = configure(preset, **changes); sync, one, two = stage_folders(row, c, run_dir)
+    for n, v in ABLATIONS[row][1].items():
+        changes[n] = {**changes.get(n, {}), **v} if isinstance(v, dict) else v
+    c = configure(preset, **changes)
+    sync, one, two = stage_folders(row, c, run_dir)
     acc, todo = make_accelerator(c), steps_of(row, c)
-    cache = Cache.build(open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief), frames, c.size, jobs=1, progress=progress)   # the same for all seeds, which decide first weights and what is drawn
+    cache = Cache.build(
+        open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief),
+        frames,
+        c.size,
+        jobs=1,
+        progress=progress,
+    )  # the same for all seeds, which decide first weights and what is drawn
+
     def run(stage, folder):
-        made = run_stage(stage(), folder, progress); (folder/'done').touch(); return made
-    if todo['sync'] and not (sync/'done').exists(): run(lambda: SyncStage(c, acc, cache), sync)
-    if todo['irfd'] and not (one/'done').exists(): run(lambda: IrfdStage(c, acc, cache, open_stills(c, 'synthetic', frames, progress)), one)
-    if not (two/'export').exists():
-        export(run(lambda: TalkerStage(c, acc, cache, one/'irfd.safetensors' if todo['irfd'] else None, sync/'sync.safetensors'), two), two/'export')
-    full = () if row == 'SPEAK' else stage_folders('SPEAK', configure(preset, **dict(settings or {}, seed=seed)), run_dir)
-    own = [f/f'{name}.safetensors' for f, name in ((sync, 'sync'), (one, 'irfd'), (two, 'talker')) if todo[name] and f not in full]
-    return two/'export', sum(load_tensors(f)[0]['seconds'] for f in own)
+        made = run_stage(stage(), folder, progress)
+        (folder / 'done').touch()
+        return made
+
+    if todo['sync'] and not (sync / 'done').exists():
+        run(lambda: SyncStage(c, acc, cache), sync)
+    if todo['irfd'] and not (one / 'done').exists():
+        run(lambda: IrfdStage(c, acc, cache, open_stills(c, 'synthetic', frames, progress)), one)
+    if not (two / 'export').exists():
+        export(
+            run(
+                lambda: TalkerStage(
+                    c, acc, cache, one / 'irfd.safetensors' if todo['irfd'] else None, sync / 'sync.safetensors'
+                ),
+                two,
+            ),
+            two / 'export',
+        )
+    full = (
+        () if row == 'SPEAK' else stage_folders('SPEAK', configure(preset, **dict(settings or {}, seed=seed)), run_dir)
+    )
+    own = [
+        f / f'{name}.safetensors'
+        for f, name in ((sync, 'sync'), (one, 'irfd'), (two, 'talker'))
+        if todo[name] and f not in full
+    ]
+    return two / 'export', sum(load_tensors(f)[0]['seconds'] for f in own)

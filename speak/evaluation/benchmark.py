@@ -8,29 +8,36 @@ __all__ = ['VERSION', 'INPUTS', 'truth', 'SYNC', 'STILL', 'UNNAMED', 'Case', 'ca
            'Report', 'made_by', 'score', 'table_metrics']
 
 # %% ../../nbs/evaluation/benchmark.ipynb #2448b6b1
-import dataclasses, hashlib, json
+import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-import numpy as np, pandas as pd
+
+import numpy as np
+import pandas as pd
 from PIL import Image
+
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
-from ..progress import progress_bar
-from ..data.faces import interocular, mouth_opening
-from ..data.readers import VIDEOS
-from ..data.media import VideoWriter, pingpong_index, read_video, write_audio, write_image, write_video
 from ..data import synthetic
+from ..data.faces import interocular, mouth_opening
+from ..data.media import VideoWriter, pingpong_index, read_video, write_audio, write_image, write_video
+from ..data.readers import VIDEOS
 from ..data.synthetic import Clip, Factors, factors_for, recombine, render
 from .metrics import make_metric
 from .tables import interval
+from ..progress import progress_bar
 
 # %% ../../nbs/evaluation/benchmark.ipynb #eb7a8e77
-VERSION = 'four-input-1'   # changes whenever `cases` gives other cases
+VERSION = 'four-input-1'  # changes whenever `cases` gives other cases
 INPUTS = ('identity', 'speech', 'pose', 'emotion')
+
 
 @dataclass(frozen=True)
 class Case:
     "Four clips of the embedded corpus, one for each input; a control repeats case `base` with the one input `changed` exchanged."
+
     name: str
     identity: Factors
     speech: Factors
@@ -39,221 +46,365 @@ class Case:
     base: str = ''
     changed: str = ''
 
-def cases(n:int=100,      # cases whose inputs are all different
-          controls:int=20,# of the first so many, each input is exchanged once
-          self_driven:bool=False # instead: all four inputs from one clip, as the paper's tables have it
-         )->list:         # of `Case`, controls last; fewer are the beginning of more
+
+def cases(
+    n: int = 100,  # cases whose inputs are all different
+    controls: int = 20,  # of the first so many, each input is exchanged once
+    self_driven: bool = False,  # instead: all four inputs from one clip, as the paper's tables have it
+) -> list:  # of `Case`, controls last; fewer are the beginning of more
     "The benchmark's cases."
     draw = lambda k: factors_for('test', 1_000_000 + k)
-    if self_driven: return [Case(f'self_{k:03d}', *[draw(k)]*4) for k in range(n)]
+    if self_driven:
+        return [Case(f'self_{k:03d}', *[draw(k)] * 4) for k in range(n)]
     out = []
     for k in range(n):
         some = []
-        for j in range(8):                       # eight draws hold four different people
-            f = draw(8*k + j)
-            if f.identity not in {s.identity for s in some}: some.append(f)
+        for j in range(8):  # eight draws hold four different people
+            f = draw(8 * k + j)
+            if f.identity not in {s.identity for s in some}:
+                some.append(f)
         out.append(Case(f'case_{k:03d}', *some[:4]))
     more = []
     for k, case in enumerate(out[:controls]):
         for i, name in enumerate(INPUTS):
             was = getattr(case, name)
-            other = next(f for j in range(99) if (f := draw(10_000 + 400*k + 100*i + j)).identity != was.identity and (name != 'emotion' or f.emotion != was.emotion))
-            more.append(dataclasses.replace(case, name=f'{case.name}_{name}', base=case.name, changed=name, **{name: other}))
+            other = next(
+                f
+                for j in range(99)
+                if (f := draw(10_000 + 400 * k + 100 * i + j)).identity != was.identity
+                and (name != 'emotion' or f.emotion != was.emotion)
+            )
+            more.append(
+                dataclasses.replace(case, name=f'{case.name}_{name}', base=case.name, changed=name, **{name: other})
+            )
     return out + more
 
-def fingerprint(some)->str: # of `Case`s
+
+def fingerprint(some) -> str:  # of `Case`s
     "What tells one list from another."
-    return hashlib.sha256(json.dumps([dataclasses.asdict(c) for c in some], sort_keys=True, default=int).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([dataclasses.asdict(c) for c in some], sort_keys=True, default=int).encode()
+    ).hexdigest()[:16]
 
 # %% ../../nbs/evaluation/benchmark.ipynb #88e81561
 truth = lru_cache(256)(synthetic.truth)
-@lru_cache(64)
-def _frames(factors:Factors, size:int)->np.ndarray: return render(truth(factors), size).frames
-@lru_cache(512)
-def picture_of(factors:Factors, size:int)->np.ndarray:
-    "The calmest frame of a clip, uint8 (S,S,3)."
-    t = truth(factors); return render(t, size, [int(np.abs(t.pose[:, :2]).sum(1).argmin())]).frames[0]
 
-def case_inputs(case:Case, size:int)->dict:
+
+@lru_cache(64)
+def _frames(factors: Factors, size: int) -> np.ndarray:
+    return render(truth(factors), size).frames
+
+
+@lru_cache(512)
+def picture_of(factors: Factors, size: int) -> np.ndarray:
+    "The calmest frame of a clip, uint8 (S,S,3)."
+    t = truth(factors)
+    return render(t, size, [int(np.abs(t.pose[:, :2]).sum(1).argmin())]).frames[0]
+
+
+def case_inputs(case: Case, size: int) -> dict:
     "`picture` uint8 (S,S,3), `wave` (N,) float32 at 16 kHz, `pose` and `emotion` uint8 (T,S,S,3), 30 frames a second."
-    return dict(picture=picture_of(case.identity, size), wave=truth(case.speech).wave, pose=_frames(case.pose, size), emotion=_frames(case.emotion, size))
+    return dict(
+        picture=picture_of(case.identity, size),
+        wave=truth(case.speech).wave,
+        pose=_frames(case.pose, size),
+        emotion=_frames(case.emotion, size),
+    )
+
 
 @lru_cache(256)
-def exact_answer(case:Case, size:int)->Clip:
+def exact_answer(case: Case, size: int) -> Clip:
     "What a perfect model would have made; frames uint8 (T,S,S,3), T that of the speech."
     return render(recombine(*(truth(getattr(case, i)) for i in INPUTS)), size)
 
-def write_inputs(some, folder, size:int=256)->Path:
+
+def write_inputs(some, folder, size: int = 256) -> Path:
     "The files of each case in a folder of its name (identity.png, speech.wav, pose.mp4, emotion.mp4), and `benchmark.json` with the version and the list."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     for c in progress_bar(some, 'cases'):
-        (at := folder/c.name).mkdir(exist_ok=True); x = case_inputs(c, size)
-        write_image(at/'identity.png', x['picture']); write_audio(at/'speech.wav', x['wave'], SAMPLE_RATE)
-        for n in ('pose', 'emotion'): write_video(at/f'{n}.mp4', x[n])
-    (folder/'benchmark.json').write_text(json.dumps(dict(version=VERSION, fingerprint=fingerprint(some), size=size, cases=[c.name for c in some]), indent=1))
+        (at := folder / c.name).mkdir(exist_ok=True)
+        x = case_inputs(c, size)
+        write_image(at / 'identity.png', x['picture'])
+        write_audio(at / 'speech.wav', x['wave'], SAMPLE_RATE)
+        for n in ('pose', 'emotion'):
+            write_video(at / f'{n}.mp4', x[n])
+    (folder / 'benchmark.json').write_text(
+        json.dumps(
+            dict(version=VERSION, fingerprint=fingerprint(some), size=size, cases=[c.name for c in some]), indent=1
+        )
+    )
     return folder
 
 # %% ../../nbs/evaluation/benchmark.ipynb #ba255edf
-def read_clip(frames:np.ndarray, # uint8 (T,S,S,3)
-              wave:np.ndarray,   # (N,) 16 kHz
-              judges,            # `evaluation.judges.Judges`, or anything with its `read` and `sync_embeddings`
-             )->dict:
+def read_clip(
+    frames: np.ndarray,  # uint8 (T,S,S,3)
+    wave: np.ndarray,  # (N,) 16 kHz
+    judges,  # `evaluation.judges.Judges`, or anything with its `read` and `sync_embeddings`
+) -> dict:
     "What judges see in a clip: `landmarks`, `pose`, `emotion` (8,), `identity` (D,), `mouth` (T,) opening, `sync` (video, audio) embeddings."
     r = judges.read(frames)
     who = r['identity'].mean(0)
-    return dict(frames=frames, landmarks=r['landmarks'], pose=r['pose'], emotion=r['emotion'].mean(0), identity=who/np.linalg.norm(who),
-                mouth=mouth_opening(r['landmarks']), sync=judges.sync_embeddings(frames, wave, r['landmarks']))
+    return dict(
+        frames=frames,
+        landmarks=r['landmarks'],
+        pose=r['pose'],
+        emotion=r['emotion'].mean(0),
+        identity=who / np.linalg.norm(who),
+        mouth=mouth_opening(r['landmarks']),
+        sync=judges.sync_embeddings(frames, wave, r['landmarks']),
+    )
+
 
 SYNC = dict(edges='cut', fps=FPS, network="the judge's")
-STILL = 0.6      # degrees a frame, yaw + pitch + roll: slower heads count as still
+STILL = 0.6  # degrees a frame, yaw + pitch + roll: slower heads count as still
 
-def clip_scores(made:dict, # as `read_clip`
-                true:dict, # of the exact answer
-                case:Case, head_pose:np.ndarray # (T,3) exact degrees
-               )->dict:    # {metric: number}
+
+def clip_scores(
+    made: dict,  # as `read_clip`
+    true: dict,  # of the exact answer
+    case: Case,
+    head_pose: np.ndarray,  # (T,3) exact degrees
+) -> dict:  # {metric: number}
     "Fidelity of one clip to its exact answer."
     a, b = made['frames'], true['frames']
     out = {}
-    for name in ('SSIM', 'SSIM_gaussian', 'PSNR'): m = make_metric(name); m.update(a, b); out[name] = float(m.result())
+    for name in ('SSIM', 'SSIM_gaussian', 'PSNR'):
+        m = make_metric(name)
+        m.update(a, b)
+        out[name] = float(m.result())
     for name in ('F-LMD', 'M-LMD'):
-        m = make_metric(name, interocular=True); m.update(made['landmarks'], true['landmarks']); out[name] = float(m.result())
-    for i, name in enumerate(('Yaw_error', 'Pitch_error', 'Roll_error')): out[name] = float(np.abs(made['pose'] - true['pose'])[:, i].mean())
-    out['Emotion_accuracy'] = 100.*(EMOTIONS[int(made['emotion'].argmax())] == case.emotion.emotion)
+        m = make_metric(name, interocular=True)
+        m.update(made['landmarks'], true['landmarks'])
+        out[name] = float(m.result())
+    for i, name in enumerate(('Yaw_error', 'Pitch_error', 'Roll_error')):
+        out[name] = float(np.abs(made['pose'] - true['pose'])[:, i].mean())
+    out['Emotion_accuracy'] = 100.0 * (EMOTIONS[int(made['emotion'].argmax())] == case.emotion.emotion)
     for who, suffix in ((made, ''), (true, '_true')):
         try:
-            m = make_metric('Sync_conf', **SYNC); m.update(*who['sync']); s = m.result()
-            out[f'Sync_conf{suffix}'], out[f'Offset_right{suffix}'] = float(s), 100.*(abs(s.details['offset']) <= 1)
-        except SpeakError: out[f'Sync_conf{suffix}'] = out[f'Offset_right{suffix}'] = np.nan         # fewer frames than shifts
+            m = make_metric('Sync_conf', **SYNC)
+            m.update(*who['sync'])
+            s = m.result()
+            out[f'Sync_conf{suffix}'], out[f'Offset_right{suffix}'] = float(s), 100.0 * (abs(s.details['offset']) <= 1)
+        except SpeakError:
+            out[f'Sync_conf{suffix}'] = out[f'Offset_right{suffix}'] = np.nan  # fewer frames than shifts
     still = np.abs(np.diff(head_pose, axis=0)).sum(1) < STILL
-    change = lambda x: np.abs(np.diff(x.astype(np.float32), axis=0)).mean((1, 2, 3))[still].mean() if still.sum() > 4 else np.nan
-    out['Flicker'] = float(change(a)/change(b))
+    change = lambda x: (
+        np.abs(np.diff(x.astype(np.float32), axis=0)).mean((1, 2, 3))[still].mean() if still.sum() > 4 else np.nan
+    )
+    out['Flicker'] = float(change(a) / change(b))
     return out
 
 # %% ../../nbs/evaluation/benchmark.ipynb #f8a1d778
-def movement(a:dict, b:dict)->dict: # two readings, as `read_clip`
+def movement(a: dict, b: dict) -> dict:  # two readings, as `read_clip`
     "How far apart two clips are in each factor: identity 1 − cosine; speech mean difference of the mouth's opening, each clip's mean taken off; pose mean difference in degrees; emotion total variation of the judge's probabilities."
-    T = min(len(a['frames']), len(b['frames'])); calm = lambda m: m[:T] - np.nanmean(m[:T])
-    return dict(identity=float(1 - a['identity'] @ b['identity']), speech=float(np.nanmean(np.abs(calm(a['mouth']) - calm(b['mouth'])))),
-                pose=float(np.abs(a['pose'][:T] - b['pose'][:T]).mean()), emotion=float(np.abs(a['emotion'] - b['emotion']).sum()/2))
+    T = min(len(a['frames']), len(b['frames']))
+    calm = lambda m: m[:T] - np.nanmean(m[:T])
+    return dict(
+        identity=float(1 - a['identity'] @ b['identity']),
+        speech=float(np.nanmean(np.abs(calm(a['mouth']) - calm(b['mouth'])))),
+        pose=float(np.abs(a['pose'][:T] - b['pose'][:T]).mean()),
+        emotion=float(np.abs(a['emotion'] - b['emotion']).sum() / 2),
+    )
 
-def control_matrix(pairs:list, # (input that was exchanged, movement)
-                   unit:dict   # {factor: movement that counts as 1}
-                  )->pd.DataFrame: # rows: exchanged input; columns: factor
+
+def control_matrix(
+    pairs: list,  # (input that was exchanged, movement)
+    unit: dict,  # {factor: movement that counts as 1}
+) -> pd.DataFrame:  # rows: exchanged input; columns: factor
     "Mean movement of each factor by each input."
     rows = {i: [m for c, m in pairs if c == i] for i in INPUTS}
-    return pd.DataFrame({f: {i: np.mean([m[f] for m in ms])/unit[f] if ms else np.nan for i, ms in rows.items()} for f in INPUTS})
+    return pd.DataFrame(
+        {f: {i: np.mean([m[f] for m in ms]) / unit[f] if ms else np.nan for i, ms in rows.items()} for f in INPUTS}
+    )
 
 # %% ../../nbs/evaluation/benchmark.ipynb #13f0a002
-def case_videos(model, # folder of videos; of weights, or the name of weights
-                some   # `Case`s
-               )->dict:# {name of a case: path}
+def case_videos(
+    model,  # folder of videos; of weights, or the name of weights
+    some,  # `Case`s
+) -> dict:  # {name of a case: path}
     """The videos that a model made of cases: CASE.mp4, or another container, anywhere below the folder; or the only one in a
     folder CASE beside the inputs. Empty for weights.
 
     `SpeakError` for a folder that holds neither weights nor one of these videos, or two of one case."""
     folder, found, others = Path(model), {}, []
-    if not folder.is_dir(): return {}
+    if not folder.is_dir():
+        return {}
     names, inputs = {c.name for c in some}, {n for n in INPUTS if n != 'speech'}
     for f in sorted(folder.rglob('*'), key=lambda f: len(f.parts)):
-        if f.suffix.lower() not in VIDEOS or f.name.startswith('.') or f.stem in inputs: continue
+        if f.suffix.lower() not in VIDEOS or f.name.startswith('.') or f.stem in inputs:
+            continue
         name = next((n for n in (f.stem.lower(), f.parent.name.lower()) if n in names), None)
-        if name: found.setdefault(name, []).append(f)
-        else: others.append(f.relative_to(folder))
+        if name:
+            found.setdefault(name, []).append(f)
+        else:
+            others.append(f.relative_to(folder))
     for name, files in found.items():
         named = [f for f in files if f.stem.lower() == name] or files
         top = sorted(f.relative_to(folder) for f in named if len(f.parts) == len(named[0].parts))
         if len(top) > 1:
-            raise SpeakError(f"{folder} holds more than one video of {name} ({top[0]} and {top[1]}); "
-                             "give a folder with the videos of one model.")
-        found[name] = folder/top[0]
-    if found or any((folder/f).exists() for f in ('config.json', 'model.safetensors')): return found
+            raise SpeakError(
+                f"{folder} holds more than one video of {name} ({top[0]} and {top[1]}); "
+                "give a folder with the videos of one model."
+            )
+        found[name] = folder / top[0]
+    if found or any((folder / f).exists() for f in ('config.json', 'model.safetensors')):
+        return found
     below = next((f.parent for f in sorted(folder.rglob('model.safetensors'))), None)
     call = f"call them {next(iter(some)).name}.mp4 and so on, as `write_inputs` calls the cases."
-    raise SpeakError(f"{folder} holds neither weights (config.json and model.safetensors) nor any of the {len(names)} videos of "
-                     "the benchmark: " + (f"weights lie in {below}, give that folder." if below else
-                     f"no video in it is called like a case, not even {sorted(others)[0]}; {call}" if others else
-                     f"there is no video in it; {call}"))
+    raise SpeakError(
+        f"{folder} holds neither weights (config.json and model.safetensors) nor any of the {len(names)} videos of "
+        "the benchmark: "
+        + (
+            f"weights lie in {below}, give that folder."
+            if below
+            else f"no video in it is called like a case, not even {sorted(others)[0]}; {call}"
+            if others
+            else f"there is no video in it; {call}"
+        )
+    )
 
 # %% ../../nbs/evaluation/benchmark.ipynb #86f5c280
 @dataclass
 class Report:
     "What a model reached."
-    clips: pd.DataFrame    # a row per case: metrics
-    control: pd.DataFrame|None # 4×4, see `control_matrix`; None without controls
-    exact: pd.DataFrame|None   # the same of the exact answers
-    missing: list          # names of cases for which there was no video
-    accuracy: dict         # of the judges, on true frames
+
+    clips: pd.DataFrame  # a row per case: metrics
+    control: pd.DataFrame | None  # 4×4, see `control_matrix`; None without controls
+    exact: pd.DataFrame | None  # the same of the exact answers
+    missing: list  # names of cases for which there was no video
+    accuracy: dict  # of the judges, on true frames
     size: int
-    people: int            # among whom the identity was to be found
-    list_of: str           # version and fingerprint of the list
-    def means(self)->pd.DataFrame:
+    people: int  # among whom the identity was to be found
+    list_of: str  # version and fingerprint of the list
+
+    def means(self) -> pd.DataFrame:
         "Mean, half-width of the 95 % interval over cases, and how many."
-        return pd.DataFrame({n: interval(self.clips[n].to_numpy()) for n in self.clips.columns}, index=['mean', '±', 'cases']).T
-    def leakage(self)->float:
+        return pd.DataFrame(
+            {n: interval(self.clips[n].to_numpy()) for n in self.clips.columns}, index=['mean', '±', 'cases']
+        ).T
+
+    def leakage(self) -> float:
         "Largest entry beside the diagonal, as a share of its column's diagonal, beyond what the exact answer has there."
         m, e = self.control.to_numpy(), self.exact.to_numpy()
-        return float(np.max(((m - e)/np.diag(m))[~np.eye(4, dtype=bool)]))
+        return float(np.max(((m - e) / np.diag(m))[~np.eye(4, dtype=bool)]))
 
-def made_by(pipe)->callable: # `pipeline.SpeakPipeline`, or anything that is called alike
+
+def made_by(pipe) -> callable:  # `pipeline.SpeakPipeline`, or anything that is called alike
     "A model of this package as `score` wants it; frames are not compressed in between."
     return lambda case, size: pipe(*case_inputs(case, size).values(), crop=False)
 
-@lru_cache(256)
-def _read_exact(case, size, judges, T): a = exact_answer(case, size); return read_clip(a.frames[:T], a.truth.wave, judges)
 
-def score(made,            # folder, see `case_videos`, or a function of (case, size) that gives uint8 (T,S,S,3)
-          judges,          # `evaluation.judges.Judges`
-          some=None,       # `Case`s; None: `cases()`
-          size:int=64,     # frames are compared at this size; others are resized
-          people:int=100,  # among how many test people the identity is to be found
-          progress:bool=True)->Report:
+@lru_cache(256)
+def _read_exact(case, size, judges, T):
+    a = exact_answer(case, size)
+    return read_clip(a.frames[:T], a.truth.wave, judges)
+
+
+def score(
+    made,  # folder, see `case_videos`, or a function of (case, size) that gives uint8 (T,S,S,3)
+    judges,  # `evaluation.judges.Judges`
+    some=None,  # `Case`s; None: `cases()`
+    size: int = 64,  # frames are compared at this size; others are resized
+    people: int = 100,  # among how many test people the identity is to be found
+    progress: bool = True,
+) -> Report:
     "Score a model on cases. A case without a video is named in the report, never dropped in silence; a video of another length than the speech is refused."
     some = cases() if some is None else some
-    if not callable(made) and not Path(made).is_dir(): raise SpeakError(f"{made} is no folder; a folder with a video NAME.mp4 for each case is needed, see `write_inputs`.")
+    if not callable(made) and not Path(made).is_dir():
+        raise SpeakError(
+            f"{made} is no folder; a folder with a video NAME.mp4 for each case is needed, see `write_inputs`."
+        )
     videos = {} if callable(made) else case_videos(made, some)
-    def of(c): return made(c, size) if callable(made) else read_video(videos[c.name]) if c.name in videos else None
-    gallery = [f for k in range(4*people) if (f := factors_for('test', 2_000_000 + k))]
+
+    def of(c):
+        return made(c, size) if callable(made) else read_video(videos[c.name]) if c.name in videos else None
+
+    gallery = [f for k in range(4 * people) if (f := factors_for('test', 2_000_000 + k))]
     gallery = list({f.identity: f for f in gallery}.values())
     face = lru_cache(None)(lambda f: judges.read(picture_of(f, size)[None])['identity'][0])
     rows, missing, pairs, pairs_true, kept = {}, [], [], [], {}
     for c in progress_bar(some, 'cases', disable=not progress):
         frames = of(c)
-        if frames is None: missing.append(c.name); continue
-        answer = exact_answer(c, size); T = len(answer.frames)
-        if abs(len(frames) - T) > 1: raise SpeakError(f"The video of {c.name} has {len(frames)} frames; the speech asks for {T} at {FPS} a second.")
+        if frames is None:
+            missing.append(c.name)
+            continue
+        answer = exact_answer(c, size)
+        T = len(answer.frames)
+        if abs(len(frames) - T) > 1:
+            raise SpeakError(
+                f"The video of {c.name} has {len(frames)} frames; the speech asks for {T} at {FPS} a second."
+            )
         frames = frames[:T]
-        if frames.shape[1:3] != (size, size): frames = np.stack([np.asarray(Image.fromarray(f).resize((size, size), Image.LANCZOS)) for f in frames])
+        if frames.shape[1:3] != (size, size):
+            frames = np.stack([np.asarray(Image.fromarray(f).resize((size, size), Image.LANCZOS)) for f in frames])
         wave = answer.truth.wave
         m, t = read_clip(frames, wave, judges), _read_exact(c, size, judges, len(frames))
-        rows[c.name] = clip_scores(m, t, c, answer.head_pose[:len(frames)])
-        mine = face(c.identity); others = [face(f) for f in gallery if f.identity != c.identity.identity][:people - 1]
-        rows[c.name]['Identity_found'] = 100.*all(m['identity'] @ mine > m['identity'] @ o for o in others)
-        rows[c.name]['Emotion_accuracy_true'] = 100.*(EMOTIONS[int(t['emotion'].argmax())] == c.emotion.emotion)
+        rows[c.name] = clip_scores(m, t, c, answer.head_pose[: len(frames)])
+        mine = face(c.identity)
+        others = [face(f) for f in gallery if f.identity != c.identity.identity][: people - 1]
+        rows[c.name]['Identity_found'] = 100.0 * all(m['identity'] @ mine > m['identity'] @ o for o in others)
+        rows[c.name]['Emotion_accuracy_true'] = 100.0 * (EMOTIONS[int(t['emotion'].argmax())] == c.emotion.emotion)
         slim = lambda r: {k: r[k] for k in ('frames', 'identity', 'mouth', 'pose', 'emotion')}
         if c.changed and c.base in kept:
             before, exact = kept[c.base]
-            pairs.append((c.changed, movement(before, m))); pairs_true.append((c.changed, movement(exact, t)))
-        elif any(o.base == c.name for o in some): kept[c.name] = slim(m), slim(t)
+            pairs.append((c.changed, movement(before, m)))
+            pairs_true.append((c.changed, movement(exact, t)))
+        elif any(o.base == c.name for o in some):
+            kept[c.name] = slim(m), slim(t)
     if not any(c.name in rows and not c.changed for c in some):
-        raise SpeakError(f"{made} holds no video of a case itself; they are named {some[0].name}.mp4 and so on, see `write_inputs`.")
+        raise SpeakError(
+            f"{made} holds no video of a case itself; they are named {some[0].name}.mp4 and so on, see `write_inputs`."
+        )
     own = {i: [m[i] for c, m in pairs_true if c == i] for i in INPUTS}
     unit = {i: np.mean(v) for i, v in own.items()} if all(own.values()) else None
     clips = pd.DataFrame({n: r for n, r in rows.items() if not next(c for c in some if c.name == n).changed}).T
-    return Report(clips, *(control_matrix(p, unit) if unit else None for p in (pairs, pairs_true)), missing, dict(judges.accuracy), size, people, f'{VERSION} {fingerprint(some)}')
+    return Report(
+        clips,
+        *(control_matrix(p, unit) if unit else None for p in (pairs, pairs_true)),
+        missing,
+        dict(judges.accuracy),
+        size,
+        people,
+        f'{VERSION} {fingerprint(some)}',
+    )
 
 # %% ../../nbs/evaluation/benchmark.ipynb #ee2eab02
-UNNAMED = 'fitted to landmarks unless another reader is named'    # in the definition of pose errors
+UNNAMED = 'fitted to landmarks unless another reader is named'  # in the definition of pose errors
 
-def table_metrics(report:Report)->dict: # {metric: dict(value, unit, direction, definition)}
+
+def table_metrics(report: Report) -> dict:  # {metric: dict(value, unit, direction, definition)}
     "The means of a report as `evaluation.tables.write_result` takes them, each with what was measured, on what, and how well the judge that read it sees."
     means = report.means()['mean']
     where = f"Benchmark {report.list_of}, {len(report.clips)} cases without controls, {report.size}x{report.size}."
     judge = lambda n: f" The judge's own accuracy on true frames: {json.dumps(report.accuracy.get(n, 'not known'))}."
     out = {}
-    for n, who in {'SSIM': '', 'PSNR': '', 'F-LMD': 'landmarks', 'M-LMD': 'landmarks', 'Sync_conf': 'sync', 'Yaw_error': 'pose', 'Pitch_error': 'pose', 'Roll_error': 'pose'}.items():
+    for n, who in {
+        'SSIM': '',
+        'PSNR': '',
+        'F-LMD': 'landmarks',
+        'M-LMD': 'landmarks',
+        'Sync_conf': 'sync',
+        'Yaw_error': 'pose',
+        'Pitch_error': 'pose',
+        'Roll_error': 'pose',
+    }.items():
         m = make_metric(n, **(dict(interocular=True) if 'LMD' in n else SYNC if n == 'Sync_conf' else {}))
-        out[n] = dict(value=float(means[n]), unit=m.unit, direction=m.better, definition=f"{m.definition.replace(UNNAMED, 'read by the judge of head pose')} {where}{judge(who) if who else ''}")
-    share = lambda n, text, who: dict(value=float(means[n]), unit='%', direction='higher', definition=f"{text} {where}{judge(who)}")
-    out['Emotion_accuracy'] = share('Emotion_accuracy', 'Share of clips whose emotion the judge names right.', 'emotion')
-    out['Identity_found'] = share('Identity_found', f"Share of clips whose person's reference picture is the nearest of {report.people} people's by the judge's embedding.", 'identity')
+        out[n] = dict(
+            value=float(means[n]),
+            unit=m.unit,
+            direction=m.better,
+            definition=f"{m.definition.replace(UNNAMED, 'read by the judge of head pose')} {where}{judge(who) if who else ''}",
+        )
+    share = lambda n, text, who: dict(
+        value=float(means[n]), unit='%', direction='higher', definition=f"{text} {where}{judge(who)}"
+    )
+    out['Emotion_accuracy'] = share(
+        'Emotion_accuracy', 'Share of clips whose emotion the judge names right.', 'emotion'
+    )
+    out['Identity_found'] = share(
+        'Identity_found',
+        f"Share of clips whose person's reference picture is the nearest of {report.people} people's by the judge's embedding.",
+        'identity',
+    )
     return out

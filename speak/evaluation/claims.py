@@ -7,63 +7,91 @@ __all__ = ['HOLDS', 'FAILS', 'UNDECIDED', 'ROUNDING', 'CLAIMS', 'every', 'some',
            'Part', 'Claim', 'Verdict', 'judge_published', 'judge_results', 'check', 'report']
 
 # %% ../../nbs/evaluation/claims.ipynb #8aecbd59
-import numpy as np, pandas as pd
 from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
 from .tables import DATASETS, DIRECTIONS, EMBEDDED, ROWS, comparable, interval, published_numbers
 
 # %% ../../nbs/evaluation/claims.ipynb #fd06d4e5
 HOLDS, FAILS, UNDECIDED = 'holds', 'fails', 'undecided'
 
-def every(verdicts)->str:
+
+def every(verdicts) -> str:
     "All of them: what a chain of 'and' is worth when some links are undecided (Kleene's logic)."
     return FAILS if FAILS in verdicts else UNDECIDED if UNDECIDED in verdicts else HOLDS
 
-def some(verdicts)->str:
+
+def some(verdicts) -> str:
     "Any of them."
     return HOLDS if HOLDS in verdicts else UNDECIDED if UNDECIDED in verdicts else FAILS
 
-def most(verdicts)->str:
+
+def most(verdicts) -> str:
     "More than half of them."
     verdicts = list(verdicts)
-    return HOLDS if 2*verdicts.count(HOLDS) > len(verdicts) else FAILS if 2*verdicts.count(FAILS) >= len(verdicts) else UNDECIDED
+    return (
+        HOLDS
+        if 2 * verdicts.count(HOLDS) > len(verdicts)
+        else FAILS
+        if 2 * verdicts.count(FAILS) >= len(verdicts)
+        else UNDECIDED
+    )
 
 # %% ../../nbs/evaluation/claims.ipynb #ae47da06
-_KINDS = dict( # margin, and how many times a number's rounding enters it
-    better=(lambda g, a, b: g*(a - b), 2),
-    worse= (lambda g, a, b: g*(b - a), 2),
-    nearer=(lambda g, a, top, low: g*(2*a - top - low), 4),
+_KINDS = dict(  # margin, and how many times a number's rounding enters it
+    better=(lambda g, a, b: g * (a - b), 2),
+    worse=(lambda g, a, b: g * (b - a), 2),
+    nearer=(lambda g, a, top, low: g * (2 * a - top - low), 4),
     closer=(lambda g, a, b, truth: abs(b - truth) - abs(a - truth), 4),
-    below= (lambda g, a, limit: limit - a, 1))
-_SAYS = dict(better='{} against {}', worse='{} against {}', nearer='{} on the way from {} to {}', closer='{} and {} beside {}', below='{} against a limit of {}')
+    below=(lambda g, a, limit: limit - a, 1),
+)
+_SAYS = dict(
+    better='{} against {}',
+    worse='{} against {}',
+    nearer='{} on the way from {} to {}',
+    closer='{} and {} beside {}',
+    below='{} against a limit of {}',
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
     "One inequality between rows of a table, in one metric."
-    kind:str         # 'better', 'worse', 'nearer', 'closer' or 'below'
-    metric:str
-    rows:tuple       # in the order that the kind names
-    limit:float=None # of 'below'
+
+    kind: str  # 'better', 'worse', 'nearer', 'closer' or 'below'
+    metric: str
+    rows: tuple  # in the order that the kind names
+    limit: float = None  # of 'below'
+
 
 @dataclass(frozen=True)
 class Outcome:
     "What a comparison came to."
-    verdict:str
-    says:str         # the numbers, or why there are none
-    margin:float=np.nan
-    half:float=np.nan # of the margin's 95 % interval over seeds; NaN for printed numbers
-    n:int=0           # seeds
-    missing:tuple=()  # rows without a number
 
-ROUNDING = 0.005 # the paper prints two decimals
+    verdict: str
+    says: str  # the numbers, or why there are none
+    margin: float = np.nan
+    half: float = np.nan  # of the margin's 95 % interval over seeds; NaN for printed numbers
+    n: int = 0  # seeds
+    missing: tuple = ()  # rows without a number
 
-def compare(c:Comparison,
-            values:dict,   # row -> {seed: value}; a row that does not depend on the seed has the one key None
-            printed:bool   # printed numbers, without seeds; else ours
-           )->Outcome:
+
+ROUNDING = 0.005  # the paper prints two decimals
+
+
+def compare(
+    c: Comparison,
+    values: dict,  # row -> {seed: value}; a row that does not depend on the seed has the one key None
+    printed: bool,  # printed numbers, without seeds; else ours
+) -> Outcome:
     "Decide one comparison."
     missing = tuple(r for r in c.rows if not values.get(r))
-    if missing: return Outcome(UNDECIDED, ('not printed: ' if printed else 'not run: ') + ', '.join(missing), missing=missing)
-    margin_of, counts = _KINDS[c.kind]; g = 1 if DIRECTIONS[c.metric] == 'higher' else -1
+    if missing:
+        return Outcome(UNDECIDED, ('not printed: ' if printed else 'not run: ') + ', '.join(missing), missing=missing)
+    margin_of, counts = _KINDS[c.kind]
+    g = 1 if DIRECTIONS[c.metric] == 'higher' else -1
     seeded = [set(values[r]) for r in c.rows if set(values[r]) != {None}]
     seeds = sorted(set.intersection(*seeded)) if seeded else [None]
     at = lambda r, s: values[r].get(s, values[r].get(None))
@@ -74,81 +102,285 @@ def compare(c:Comparison,
     says = _SAYS[c.kind].format(*(f'{r} {m:.{digits}f}' for r, m in zip(c.rows, means)), *limit)
     if printed:
         m = margins[0]
-        if abs(m) < counts*ROUNDING - 1e-9: return Outcome(UNDECIDED, f'{says}, which the printed digits do not tell apart', m)
+        if abs(m) < counts * ROUNDING - 1e-9:
+            return Outcome(UNDECIDED, f'{says}, which the printed digits do not tell apart', m)
         return Outcome(HOLDS if m > 0 else FAILS, says, m)
-    if not seeded: return Outcome(UNDECIDED, f'{says}; nothing was trained, so there are no seeds', margins[0])
-    if len(seeds) < 2: return Outcome(UNDECIDED, f"{says}; {'one seed' if seeds else 'no seed'} in common, and two are needed", *margins, n=len(seeds))
+    if not seeded:
+        return Outcome(UNDECIDED, f'{says}; nothing was trained, so there are no seeds', margins[0])
+    if len(seeds) < 2:
+        return Outcome(
+            UNDECIDED,
+            f"{says}; {'one seed' if seeds else 'no seed'} in common, and two are needed",
+            *margins,
+            n=len(seeds),
+        )
     m, half, n = interval(margins)
-    return Outcome(HOLDS if m - half > 0 else FAILS if m + half < 0 else UNDECIDED, f'{says}: margin {m:.{digits}f} ± {half:.{digits}f}, n = {n}', m, half, n)
+    return Outcome(
+        HOLDS if m - half > 0 else FAILS if m + half < 0 else UNDECIDED,
+        f'{says}: margin {m:.{digits}f} ± {half:.{digits}f}, n = {n}',
+        m,
+        half,
+        n,
+    )
 
 # %% ../../nbs/evaluation/claims.ipynb #1c055d29
 @dataclass(frozen=True)
 class Part:
     "What a claim says of one metric."
-    metric:str
-    comparisons:tuple
-    how:str='all'      # or 'any'
+
+    metric: str
+    comparisons: tuple
+    how: str = 'all'  # or 'any'
+
 
 @dataclass(frozen=True)
 class Claim:
     "One sentence of the paper as a predicate."
-    key:str
-    text:str           # the sentence, in our words
-    reading:str        # what is compared
-    source:str         # table and section
-    table:int
-    parts:tuple
-    datasets:tuple=('MEAD', 'HDTF') # of the paper, that it is about
-    how:str='all'      # of its parts: 'all' or 'most'
-    stronger:bool=False # says more than the paper's sentence does: what one would like to conclude
+
+    key: str
+    text: str  # the sentence, in our words
+    reading: str  # what is compared
+    source: str  # table and section
+    table: int
+    parts: tuple
+    datasets: tuple = ('MEAD', 'HDTF')  # of the paper, that it is about
+    how: str = 'all'  # of its parts: 'all' or 'most'
+    stronger: bool = False  # says more than the paper's sentence does: what one would like to conclude
+
 
 _FIVE = ('SSIM', 'PSNR', 'F-LMD', 'M-LMD', 'Sync_conf')
 _MARKS = ('Lip-sync', 'Head naturalness', 'Video realness')
 _TRUTH = 'Ground truth'
 
-def _each(kind, row, table, metrics, others=None): # the row against every other one, metric by metric
+
+def _each(kind, row, table, metrics, others=None):  # the row against every other one, metric by metric
     others = others or [r for r in ROWS[table] if r not in (row, _TRUTH)]
     return tuple(Part(m, tuple(Comparison(kind, m, (row, o)) for o in others)) for m in metrics)
 
-def _competitive(row, table, metrics): # nearer to the full model than to the worst row: than to any other row, that is
+
+def _competitive(row, table, metrics):  # nearer to the full model than to the worst row: than to any other row, that is
     others = [r for r in ROWS[table] if r not in (row, 'SPEAK', _TRUTH)]
     return tuple(Part(m, tuple(Comparison('nearer', m, (row, 'SPEAK', o)) for o in others), 'any') for m in metrics)
 
+
 _METHODS = [r for r in ROWS[1] if r not in ('SPEAK', _TRUTH)]
 CLAIMS = (
- Claim('leads-most', 'SPEAK is ahead in most metrics, on either data set.', 'better than every other method in more than half of the five metrics', 'Table 1, section 4.4.1', 1, _each('better', 'SPEAK', 1, _FIVE), how='most'),
- Claim('quality', "SPEAK's pictures are of the best quality, as PSNR and SSIM show.", 'better than every other method in SSIM and in PSNR', 'Table 1, section 4.4.1', 1, _each('better', 'SPEAK', 1, ('SSIM', 'PSNR'))),
- Claim('landmarks', 'SPEAK has the smallest landmark errors, of the face and of the mouth.', 'better than every other method in F-LMD and in M-LMD', 'Table 1, section 4.4.1, which names HDTF; both data sets are checked', 1, _each('better', 'SPEAK', 1, ('F-LMD', 'M-LMD'))),
- Claim('wav2lip', 'Wav2Lip has the highest Sync_conf on MEAD.', 'better than every other method in Sync_conf', 'Table 1, section 4.4.1', 1, _each('better', 'Wav2Lip', 1, ('Sync_conf',)), ('MEAD',)),
- Claim('wav2lip-truth', 'There Wav2Lip surpasses even the real videos in Sync_conf.', 'better than the ground truth in Sync_conf', 'Table 1, section 4.4.1', 1, _each('better', 'Wav2Lip', 1, ('Sync_conf',), [_TRUTH]), ('MEAD',)),
- Claim('sync-truth', "SPEAK's Sync_conf comes closest to that of the real videos on MEAD.", "closer to the ground truth's Sync_conf than every other method", 'Table 1, section 4.4.1', 1, (Part('Sync_conf', tuple(Comparison('closer', 'Sync_conf', ('SPEAK', o, _TRUTH)) for o in _METHODS)),), ('MEAD',)),
- Claim('sync-hdtf', "SPEAK's Sync_conf is the highest on HDTF.", 'better than every other method in Sync_conf', 'Table 1, section 4.4.1', 1, _each('better', 'SPEAK', 1, ('Sync_conf',)), ('HDTF',)),
- Claim('users-best', 'Users give SPEAK the highest mark for every aspect, on either data set.', 'better than every other method in all three marks', 'Table 2, section 4.4.3', 2, _each('better', 'SPEAK', 2, _MARKS), ('MEAD', 'CREMA-D')),
- Claim('users-atvg', 'ATVG is highly competitive in lip-sync and in head motion.', "its two marks are nearer to SPEAK's than to the worst method's", 'Table 2, section 4.4.3', 2, _competitive('ATVG', 2, _MARKS[:2]), ('MEAD', 'CREMA-D')),
- Claim('users-realness', "ATVG's realness stays behind SPEAK's.", 'better than ATVG in video realness', 'Table 2, section 4.4.3', 2, _each('better', 'SPEAK', 2, _MARKS[2:], ['ATVG']), ('MEAD', 'CREMA-D')),
- Claim('users-head', 'The head motion of the other three methods is poor.', 'marks for head naturalness below 2, where the scale of the study says poor', 'Table 2, section 4.4.3', 2, (Part('Head naturalness', tuple(Comparison('below', 'Head naturalness', (o,), 2.) for o in ('EAMM', 'PC-AVS', 'Wav2Lip'))),), ('MEAD', 'CREMA-D')),
- Claim('irfd-losses', 'With all losses of IRFD the model is clearly ahead in every metric.', 'better than every other row of Table 3 in all five metrics, so that each loss contributes to each', 'Table 3, section 4.4.5', 3, _each('better', 'SPEAK', 3, _FIVE)),
- Claim('no-identity', 'Without L_identity, F-LMD and Sync_conf are the worst.', 'worse than every other row of Table 3 in F-LMD and in Sync_conf', 'Table 3, section 4.4.5', 3, _each('worse', 'w/o L_identity', 3, ('F-LMD', 'Sync_conf'))),
- Claim('face-losses', 'L_cls, L_pose and L_emotion each matter for emotion and movement of the face.', 'the full model is better in F-LMD, which the paper takes to measure these, than without any of the three', 'Table 3, section 4.4.5', 3, _each('better', 'SPEAK', 3, ('F-LMD',), ['w/o L_cls', 'w/o L_pose', 'w/o L_emotion'])),
- Claim('self', 'Without L_self the pictures are much less similar to the true ones.', 'the full model is better in SSIM and in PSNR than without L_self', 'Table 3, section 4.4.5', 3, _each('better', 'SPEAK', 3, ('SSIM', 'PSNR'), ['w/o L_self'])),
- Claim('no-self', 'Without L_self, similarity suffers most, as SSIM shows.', 'worse than every other row of Table 3 in SSIM', 'Table 3, section 4.4.5', 3, _each('worse', 'w/o L_self', 3, ('SSIM',)), stronger=True),
- Claim('no-self-psnr', 'Without L_self, similarity suffers most, as PSNR shows.', 'worse than every other row of Table 3 in PSNR', 'Table 3, section 4.4.5', 3, _each('worse', 'w/o L_self', 3, ('PSNR',)), stronger=True),
- Claim('irfd', 'IRFD contributes: without it the figures are less accurate.', 'the full model is better than without IRFD in all five metrics', 'Table 4, section 4.4.5', 4, _each('better', 'SPEAK', 4, _FIVE, ['w/o IRFD'])),
- Claim('irfd-most', 'IRFD contributes most.', 'without IRFD worse than every other row of Table 4 in more than half of the five metrics', 'Table 4, section 4.4.5', 4, _each('worse', 'w/o IRFD', 4, _FIVE), how='most', stronger=True),
- Claim('talker-losses', 'Each loss of the talking head contributes.', 'the full model is better in all five metrics than without L_GAN, without L_vgg and without L_sync', 'Table 4, section 4.4.5', 4, _each('better', 'SPEAK', 4, _FIVE, ['w/o L_GAN', 'w/o L_vgg', 'w/o L_sync'])),
- Claim('no-sync', 'Without L_sync, landmark errors, SSIM and PSNR are worse than with it.', 'the full model is better in M-LMD, F-LMD, SSIM and PSNR than without L_sync', 'Table 4, section 4.4.5', 4, _each('better', 'SPEAK', 4, ('M-LMD', 'F-LMD', 'SSIM', 'PSNR'), ['w/o L_sync'])),
- Claim('no-sync-mouth', 'Without L_sync the mouth is the least accurate.', 'worse than every other row of Table 4 in M-LMD', 'Table 4, section 4.4.5', 4, _each('worse', 'w/o L_sync', 4, ('M-LMD',)), stronger=True),
- Claim('no-vgg', 'Without L_vgg the results are still competitive.', 'nearer to the full model than to the worst row of Table 4 in more than half of the five metrics', 'Table 4 and Figure 6, section 4.4.5, which says it of the pictures', 4, _competitive('w/o L_vgg', 4, _FIVE), how='most'),
+    Claim(
+        'leads-most',
+        'SPEAK is ahead in most metrics, on either data set.',
+        'better than every other method in more than half of the five metrics',
+        'Table 1, section 4.4.1',
+        1,
+        _each('better', 'SPEAK', 1, _FIVE),
+        how='most',
+    ),
+    Claim(
+        'quality',
+        "SPEAK's pictures are of the best quality, as PSNR and SSIM show.",
+        'better than every other method in SSIM and in PSNR',
+        'Table 1, section 4.4.1',
+        1,
+        _each('better', 'SPEAK', 1, ('SSIM', 'PSNR')),
+    ),
+    Claim(
+        'landmarks',
+        'SPEAK has the smallest landmark errors, of the face and of the mouth.',
+        'better than every other method in F-LMD and in M-LMD',
+        'Table 1, section 4.4.1, which names HDTF; both data sets are checked',
+        1,
+        _each('better', 'SPEAK', 1, ('F-LMD', 'M-LMD')),
+    ),
+    Claim(
+        'wav2lip',
+        'Wav2Lip has the highest Sync_conf on MEAD.',
+        'better than every other method in Sync_conf',
+        'Table 1, section 4.4.1',
+        1,
+        _each('better', 'Wav2Lip', 1, ('Sync_conf',)),
+        ('MEAD',),
+    ),
+    Claim(
+        'wav2lip-truth',
+        'There Wav2Lip surpasses even the real videos in Sync_conf.',
+        'better than the ground truth in Sync_conf',
+        'Table 1, section 4.4.1',
+        1,
+        _each('better', 'Wav2Lip', 1, ('Sync_conf',), [_TRUTH]),
+        ('MEAD',),
+    ),
+    Claim(
+        'sync-truth',
+        "SPEAK's Sync_conf comes closest to that of the real videos on MEAD.",
+        "closer to the ground truth's Sync_conf than every other method",
+        'Table 1, section 4.4.1',
+        1,
+        (Part('Sync_conf', tuple(Comparison('closer', 'Sync_conf', ('SPEAK', o, _TRUTH)) for o in _METHODS)),),
+        ('MEAD',),
+    ),
+    Claim(
+        'sync-hdtf',
+        "SPEAK's Sync_conf is the highest on HDTF.",
+        'better than every other method in Sync_conf',
+        'Table 1, section 4.4.1',
+        1,
+        _each('better', 'SPEAK', 1, ('Sync_conf',)),
+        ('HDTF',),
+    ),
+    Claim(
+        'users-best',
+        'Users give SPEAK the highest mark for every aspect, on either data set.',
+        'better than every other method in all three marks',
+        'Table 2, section 4.4.3',
+        2,
+        _each('better', 'SPEAK', 2, _MARKS),
+        ('MEAD', 'CREMA-D'),
+    ),
+    Claim(
+        'users-atvg',
+        'ATVG is highly competitive in lip-sync and in head motion.',
+        "its two marks are nearer to SPEAK's than to the worst method's",
+        'Table 2, section 4.4.3',
+        2,
+        _competitive('ATVG', 2, _MARKS[:2]),
+        ('MEAD', 'CREMA-D'),
+    ),
+    Claim(
+        'users-realness',
+        "ATVG's realness stays behind SPEAK's.",
+        'better than ATVG in video realness',
+        'Table 2, section 4.4.3',
+        2,
+        _each('better', 'SPEAK', 2, _MARKS[2:], ['ATVG']),
+        ('MEAD', 'CREMA-D'),
+    ),
+    Claim(
+        'users-head',
+        'The head motion of the other three methods is poor.',
+        'marks for head naturalness below 2, where the scale of the study says poor',
+        'Table 2, section 4.4.3',
+        2,
+        (
+            Part(
+                'Head naturalness',
+                tuple(Comparison('below', 'Head naturalness', (o,), 2.0) for o in ('EAMM', 'PC-AVS', 'Wav2Lip')),
+            ),
+        ),
+        ('MEAD', 'CREMA-D'),
+    ),
+    Claim(
+        'irfd-losses',
+        'With all losses of IRFD the model is clearly ahead in every metric.',
+        'better than every other row of Table 3 in all five metrics, so that each loss contributes to each',
+        'Table 3, section 4.4.5',
+        3,
+        _each('better', 'SPEAK', 3, _FIVE),
+    ),
+    Claim(
+        'no-identity',
+        'Without L_identity, F-LMD and Sync_conf are the worst.',
+        'worse than every other row of Table 3 in F-LMD and in Sync_conf',
+        'Table 3, section 4.4.5',
+        3,
+        _each('worse', 'w/o L_identity', 3, ('F-LMD', 'Sync_conf')),
+    ),
+    Claim(
+        'face-losses',
+        'L_cls, L_pose and L_emotion each matter for emotion and movement of the face.',
+        'the full model is better in F-LMD, which the paper takes to measure these, than without any of the three',
+        'Table 3, section 4.4.5',
+        3,
+        _each('better', 'SPEAK', 3, ('F-LMD',), ['w/o L_cls', 'w/o L_pose', 'w/o L_emotion']),
+    ),
+    Claim(
+        'self',
+        'Without L_self the pictures are much less similar to the true ones.',
+        'the full model is better in SSIM and in PSNR than without L_self',
+        'Table 3, section 4.4.5',
+        3,
+        _each('better', 'SPEAK', 3, ('SSIM', 'PSNR'), ['w/o L_self']),
+    ),
+    Claim(
+        'no-self',
+        'Without L_self, similarity suffers most, as SSIM shows.',
+        'worse than every other row of Table 3 in SSIM',
+        'Table 3, section 4.4.5',
+        3,
+        _each('worse', 'w/o L_self', 3, ('SSIM',)),
+        stronger=True,
+    ),
+    Claim(
+        'no-self-psnr',
+        'Without L_self, similarity suffers most, as PSNR shows.',
+        'worse than every other row of Table 3 in PSNR',
+        'Table 3, section 4.4.5',
+        3,
+        _each('worse', 'w/o L_self', 3, ('PSNR',)),
+        stronger=True,
+    ),
+    Claim(
+        'irfd',
+        'IRFD contributes: without it the figures are less accurate.',
+        'the full model is better than without IRFD in all five metrics',
+        'Table 4, section 4.4.5',
+        4,
+        _each('better', 'SPEAK', 4, _FIVE, ['w/o IRFD']),
+    ),
+    Claim(
+        'irfd-most',
+        'IRFD contributes most.',
+        'without IRFD worse than every other row of Table 4 in more than half of the five metrics',
+        'Table 4, section 4.4.5',
+        4,
+        _each('worse', 'w/o IRFD', 4, _FIVE),
+        how='most',
+        stronger=True,
+    ),
+    Claim(
+        'talker-losses',
+        'Each loss of the talking head contributes.',
+        'the full model is better in all five metrics than without L_GAN, without L_vgg and without L_sync',
+        'Table 4, section 4.4.5',
+        4,
+        _each('better', 'SPEAK', 4, _FIVE, ['w/o L_GAN', 'w/o L_vgg', 'w/o L_sync']),
+    ),
+    Claim(
+        'no-sync',
+        'Without L_sync, landmark errors, SSIM and PSNR are worse than with it.',
+        'the full model is better in M-LMD, F-LMD, SSIM and PSNR than without L_sync',
+        'Table 4, section 4.4.5',
+        4,
+        _each('better', 'SPEAK', 4, ('M-LMD', 'F-LMD', 'SSIM', 'PSNR'), ['w/o L_sync']),
+    ),
+    Claim(
+        'no-sync-mouth',
+        'Without L_sync the mouth is the least accurate.',
+        'worse than every other row of Table 4 in M-LMD',
+        'Table 4, section 4.4.5',
+        4,
+        _each('worse', 'w/o L_sync', 4, ('M-LMD',)),
+        stronger=True,
+    ),
+    Claim(
+        'no-vgg',
+        'Without L_vgg the results are still competitive.',
+        'nearer to the full model than to the worst row of Table 4 in more than half of the five metrics',
+        'Table 4 and Figure 6, section 4.4.5, which says it of the pictures',
+        4,
+        _competitive('w/o L_vgg', 4, _FIVE),
+        how='most',
+    ),
 )
 
 # %% ../../nbs/evaluation/claims.ipynb #a5b95909
 @dataclass(frozen=True)
 class Verdict:
     "A claim's verdict and the numbers behind it."
-    verdict:str
-    numbers:tuple # of strings, one for each metric (and data set)
 
-def _part(part, values, printed)->Outcome:
+    verdict: str
+    numbers: tuple  # of strings, one for each metric (and data set)
+
+
+def _part(part, values, printed) -> Outcome:
     "One metric of a claim: its verdict, and the comparison that decides."
     outcomes = [compare(c, values, printed) for c in part.comparisons]
     verdict = (every if part.how == 'all' else some)([o.verdict for o in outcomes])
@@ -157,74 +389,141 @@ def _part(part, values, printed)->Outcome:
     missing = ', '.join(dict.fromkeys(r for o in outcomes for r in o.missing))
     pick = min if part.how == 'all' else max
     says = [pick(known, key=lambda o: o.margin if np.isfinite(o.margin) else np.inf).says] if known else []
-    if verdict == UNDECIDED and missing: says.append(('not printed: ' if printed else 'not run: ') + missing)
+    if verdict == UNDECIDED and missing:
+        says.append(('not printed: ' if printed else 'not run: ') + missing)
     return Outcome(verdict, f"{part.metric}: {'; '.join(says)}")
 
-def _judge(claim, values_of, printed, prefix='')->Verdict:
+
+def _judge(claim, values_of, printed, prefix='') -> Verdict:
     parts = [(p, _part(p, values_of(p.metric), printed)) for p in claim.parts]
     verdict = (every if claim.how == 'all' else most)([o.verdict for _, o in parts])
     tell = lambda o: f' [{o.verdict}]' if o.verdict != verdict or len(parts) > 1 else ''
     return Verdict(verdict, tuple(f'{prefix}{o.says}{tell(o)}' for _, o in parts))
 
-def judge_published(claim:Claim,
-                    published:pd.DataFrame=None # as of `published_numbers`, the default
-                   )->Verdict:
+
+def judge_published(
+    claim: Claim,
+    published: pd.DataFrame = None,  # as of `published_numbers`, the default
+) -> Verdict:
     "A claim against the paper's own numbers, on every data set that it is about."
     p = published_numbers() if published is None else published
     p = p[(p.table == claim.table) & p.value.notna()]
-    def values(metric, d): return {r: {None: v} for r, v in p[(p.dataset == d) & (p.metric == metric)].set_index('method').value.items()}
+
+    def values(metric, d):
+        return {r: {None: v} for r, v in p[(p.dataset == d) & (p.metric == metric)].set_index('method').value.items()}
+
     found = [_judge(claim, lambda m: values(m, d), True, f'{d}, ') for d in claim.datasets]
     return Verdict(every([v.verdict for v in found]), sum((v.numbers for v in found), ()))
 
-def judge_results(claim:Claim,
-                  results:pd.DataFrame, # as of `read_results`
-                  preset:str,
-                  corpus:str            # any corpus but the paper's stands for all of them
-                 )->Verdict:
+
+def judge_results(
+    claim: Claim,
+    results: pd.DataFrame,  # as of `read_results`
+    preset: str,
+    corpus: str,  # any corpus but the paper's stands for all of them
+) -> Verdict:
     "A claim against the results of one preset on one corpus, paired over seeds."
-    if claim.table == 2: return Verdict(UNDECIDED, ('a study with people; no program measures it',))
-    if corpus in DATASETS and corpus not in claim.datasets: return Verdict(UNDECIDED, (f"said of {' and '.join(claim.datasets)} only",))
-    p = results[(results.table == claim.table) & (results.preset == preset) & (results.corpus == corpus) & results.value.notna()]
+    if claim.table == 2:
+        return Verdict(UNDECIDED, ('a study with people; no program measures it',))
+    if corpus in DATASETS and corpus not in claim.datasets:
+        return Verdict(UNDECIDED, (f"said of {' and '.join(claim.datasets)} only",))
+    p = results[
+        (results.table == claim.table) & (results.preset == preset) & (results.corpus == corpus) & results.value.notna()
+    ]
+
     def values(metric):
         g = {r: q for r, q in p[p.metric == metric].groupby('row')}
         return {r: dict(zip(q.seed, q.value)) if q.trained.any() else {None: q.value.mean()} for r, q in g.items()}
+
     return _judge(claim, values, False)
 
-def check(results:pd.DataFrame=None,   # as of `read_results`; None for the published numbers alone
-          published:pd.DataFrame=None  # as of `published_numbers`, the default
-         )->pd.DataFrame:              # claim, of ('published', or 'PRESET, CORPUS'), verdict, numbers (tuple)
+
+def check(
+    results: pd.DataFrame = None,  # as of `read_results`; None for the published numbers alone
+    published: pd.DataFrame = None,  # as of `published_numbers`, the default
+) -> pd.DataFrame:  # claim, of ('published', or 'PRESET, CORPUS'), verdict, numbers (tuple)
     "Every claim against the published numbers, and against each preset and corpus among the results."
     rows = [(c.key, 'published', judge_published(c, published)) for c in CLAIMS]
     if results is not None and len(results):
-        for preset, corpus in comparable(results)[['preset', 'corpus']].drop_duplicates().sort_values(['preset', 'corpus']).itertuples(index=False):
+        for preset, corpus in (
+            comparable(results)[['preset', 'corpus']]
+            .drop_duplicates()
+            .sort_values(['preset', 'corpus'])
+            .itertuples(index=False)
+        ):
             rows += [(c.key, f'{preset}, {corpus}', judge_results(c, results, preset, corpus)) for c in CLAIMS]
-    return pd.DataFrame([(k, of, v.verdict, v.numbers) for k, of, v in rows], columns=['claim', 'of', 'verdict', 'numbers'])
+    return pd.DataFrame(
+        [(k, of, v.verdict, v.numbers) for k, of, v in rows], columns=['claim', 'of', 'verdict', 'numbers']
+    )
 
 # %% ../../nbs/evaluation/claims.ipynb #332b8fe8
-def report(results:pd.DataFrame=None,  # as of `read_results`; None for the published numbers alone
-           published:pd.DataFrame=None # as of `published_numbers`, the default
-          )->str:                      # Markdown
+def report(
+    results: pd.DataFrame = None,  # as of `read_results`; None for the published numbers alone
+    published: pd.DataFrame = None,  # as of `published_numbers`, the default
+) -> str:  # Markdown
     "Each claim with its source, its verdicts and the numbers behind them, to be read from the top."
-    found = check(results, published); of = list(dict.fromkeys(found.of))
+    found = check(results, published)
+    of = list(dict.fromkeys(found.of))
     get = {(r.claim, r.of): r for r in found.itertuples()}
     bold = lambda v: f'**{v}**' if v == FAILS else v
     name = lambda o: o if o == 'published' else f'ours: {o}'
     lines = ['| of | holds | fails | undecided |', '|---|--:|--:|--:|']
-    lines += [f"| {name(o)} | " + ' | '.join(str((found[found.of == o].verdict == v).sum()) for v in (HOLDS, FAILS, UNDECIDED)) + ' |' for o in of]
-    notes = ['A printed number has no seed and no interval: where it holds, the numbers stand in the order claimed, and nothing is said of chance.']
-    if len(of) > 1: notes += ["Ours is paired over seeds, with 95 % intervals: undecided means that the interval of the margin (positive if it is as claimed) contains zero, that fewer than two seeds are common, or that a row was not run."]
-    if any(o.endswith(f', {EMBEDDED}') for o in of): notes += [f'On `{EMBEDDED}`, the embedded corpus, sentences about MEAD or HDTF are tried all the same; it is neither.']
-    lines += ['', ' '.join(notes), '', '| | claim | source | ' + ' | '.join(map(name, of)) + ' |', '|--:|---|---|' + '---|'*len(of)]
+    lines += [
+        f"| {name(o)} | "
+        + ' | '.join(str((found[found.of == o].verdict == v).sum()) for v in (HOLDS, FAILS, UNDECIDED))
+        + ' |'
+        for o in of
+    ]
+    notes = [
+        'A printed number has no seed and no interval: where it holds, the numbers stand in the order claimed, and nothing is said of chance.'
+    ]
+    if len(of) > 1:
+        notes += [
+            "Ours is paired over seeds, with 95 % intervals: undecided means that the interval of the margin (positive if it is as claimed) contains zero, that fewer than two seeds are common, or that a row was not run."
+        ]
+    if any(o.endswith(f', {EMBEDDED}') for o in of):
+        notes += [
+            f'On `{EMBEDDED}`, the embedded corpus, sentences about MEAD or HDTF are tried all the same; it is neither.'
+        ]
+    lines += [
+        '',
+        ' '.join(notes),
+        '',
+        '| | claim | source | ' + ' | '.join(map(name, of)) + ' |',
+        '|--:|---|---|' + '---|' * len(of),
+    ]
     source = lambda c: c.source + (', *made stronger*' if c.stronger else '')
-    lines += [f"| {i} | {c.text} | {source(c)} | " + ' | '.join(bold(get[c.key, o].verdict) for o in of) + ' |' for i, c in enumerate(CLAIMS, 1)]
-    for title, verdict, stronger in (('Where the published numbers contradict their sentence', FAILS, False), ('Where they leave the sentence open', UNDECIDED, False), ('Stronger forms that the published numbers do not bear out', FAILS, True)):
-        rows = [(i, c) for i, c in enumerate(CLAIMS, 1) if get[c.key, 'published'].verdict == verdict and c.stronger == stronger]
-        if not rows: continue
+    lines += [
+        f"| {i} | {c.text} | {source(c)} | " + ' | '.join(bold(get[c.key, o].verdict) for o in of) + ' |'
+        for i, c in enumerate(CLAIMS, 1)
+    ]
+    for title, verdict, stronger in (
+        ('Where the published numbers contradict their sentence', FAILS, False),
+        ('Where they leave the sentence open', UNDECIDED, False),
+        ('Stronger forms that the published numbers do not bear out', FAILS, True),
+    ):
+        rows = [
+            (i, c)
+            for i, c in enumerate(CLAIMS, 1)
+            if get[c.key, 'published'].verdict == verdict and c.stronger == stronger
+        ]
+        if not rows:
+            continue
         lines += ['', f'#### {title}', '']
-        lines += [f"- **{i}. {c.text}** " + '; '.join(n.rsplit(' [', 1)[0] for n in get[c.key, 'published'].numbers if len(c.parts) == 1 or n.endswith(f'[{verdict}]')) + '.' for i, c in rows]
+        lines += [
+            f"- **{i}. {c.text}** "
+            + '; '.join(
+                n.rsplit(' [', 1)[0]
+                for n in get[c.key, 'published'].numbers
+                if len(c.parts) == 1 or n.endswith(f'[{verdict}]')
+            )
+            + '.'
+            for i, c in rows
+        ]
     lines += ['', '#### The numbers', '']
     for i, c in enumerate(CLAIMS, 1):
         lines += [f'**{i}. {c.text}** Read as: {c.reading}.', '']
-        for o in of: lines += [f'- {name(o)}: {bold(get[c.key, o].verdict)}'] + [f'  - {n}' for n in get[c.key, o].numbers]
+        for o in of:
+            lines += [f'- {name(o)}: {bold(get[c.key, o].verdict)}'] + [f'  - {n}' for n in get[c.key, o].numbers]
         lines += ['']
     return '\n'.join(lines).rstrip() + '\n'

@@ -9,28 +9,34 @@ __all__ = ['MIRROR', 'CROP', 'CENTRE', 'HALF_SIDE', 'OUTLINE', 'TEMPERATURE', 'J
            'JudgeStage', 'correlation', 'motion', 'judge_accuracy']
 
 # %% ../../nbs/evaluation/judges.ipynb #ae4ea64c
-import dataclasses, json, os, shutil
+import dataclasses
+import json
+import os
+import shutil
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
-import numpy as np, torch
+
+import numpy as np
+import torch
 from joblib import Parallel, delayed
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.models.resnet import BasicBlock
-from ..config import Config, EMOTIONS, FPS, SpeakError, nearest
-from ..progress import progress_bar
+
+from ..config import EMOTIONS, FPS, Config, SpeakError, nearest
 from ..data import synthetic
-from ..data.corpora import Cache, LANDMARKS_HOW, SyntheticCorpus
+from ..data.corpora import LANDMARKS_HOW, Cache, SyntheticCorpus
 from ..data.faces import ANGLE_UNITS, HEAD_MODEL, head_pose, interocular, mouth_box, mouth_opening
 from ..data.sampling import MOUTH_SCALE, Batches, jitter
-from ..stopping import deaf_helpers, stopping
 from .metrics import SyncOffset
 from ..models.irfd import to_model
 from ..models.syncnet import SyncNet, crop_mouth
+from ..progress import progress_bar
+from ..stopping import deaf_helpers, stopping
 from ..training.loop import Stage
 from ..training.sync import SyncStage
 
@@ -38,19 +44,43 @@ from ..training.sync import SyncStage
 class Portraits:
     """Single frames of many people of one split of the embedded corpus, as arrays on disk with what is known of each: `frames` (N,S,S,3) uint8, `landmarks` (N,68,2) pixels,
     `pose` (N,3) degrees, `emotion`, `level` and `person` (N,) integers. Open with the folder that `Portraits.build` returned."""
-    kinds = dict(frames=np.uint8, landmarks=np.float32, pose=np.float32, emotion=np.int64, level=np.int64, person=np.int64)
+
+    kinds = dict(
+        frames=np.uint8, landmarks=np.float32, pose=np.float32, emotion=np.int64, level=np.int64, person=np.int64
+    )
+
     def __init__(self, folder):
         self.folder = Path(folder)
-        for name in self.kinds: setattr(self, name, np.load(self.folder/f'{name}.npy', mmap_mode='r'))
+        for name in self.kinds:
+            setattr(self, name, np.load(self.folder / f'{name}.npy', mmap_mode='r'))
         self.size = self.frames.shape[1]
-    def __len__(self): return len(self.frames)
+
+    def __len__(self):
+        return len(self.frames)
+
     @classmethod
-    def build(cls, folder, split:str, people:int, each:int=20, size:int=64, pool:int=600, seed:int=0, jobs:int=0, progress:bool=True)->'Portraits':
+    def build(
+        cls,
+        folder,
+        split: str,
+        people: int,
+        each: int = 20,
+        size: int = 64,
+        pool: int = 600,
+        seed: int = 0,
+        jobs: int = 0,
+        progress: bool = True,
+    ) -> 'Portraits':
         "Draw `each` frames of so many people, or open what an earlier call drew. `pool`: clips that mouths, heads and expressions come from. `jobs`: processes, 0 for one per core."
-        if split not in synthetic.IDENTITY_SPLITS: raise SpeakError(f"The embedded corpus has no split '{split}': {nearest(split, synthetic.IDENTITY_SPLITS)}")
-        if people > len(synthetic.IDENTITY_SPLITS[split]): raise SpeakError(f"The embedded corpus's split '{split}' has {len(synthetic.IDENTITY_SPLITS[split])} people; {people} were asked for.")
-        final = Path(folder)/f'portraits-{split}-{people}x{each}-{pool}-{seed}-{size}'
-        if final.is_dir(): return cls(final)
+        if split not in synthetic.IDENTITY_SPLITS:
+            raise SpeakError(f"The embedded corpus has no split '{split}': {nearest(split, synthetic.IDENTITY_SPLITS)}")
+        if people > len(synthetic.IDENTITY_SPLITS[split]):
+            raise SpeakError(
+                f"The embedded corpus's split '{split}' has {len(synthetic.IDENTITY_SPLITS[split])} people; {people} were asked for."
+            )
+        final = Path(folder) / f'portraits-{split}-{people}x{each}-{pool}-{seed}-{size}'
+        if final.is_dir():
+            return cls(final)
         part = final.with_name(f'{final.name}.{os.getpid()}.part')
         with stopping():
             try:
@@ -58,400 +88,805 @@ class Portraits:
                 part.mkdir(parents=True)
                 clips = [synthetic.truth(_pool_factors(split, i, seed)) for i in range(pool)]
                 extra = dict(frames=(size, size, 3), landmarks=(68, 2), pose=(3,))
-                whole = {n: np.lib.format.open_memmap(part/f'{n}.npy', 'w+', kind, (people*each, *extra.get(n, ()))) for n, kind in cls.kinds.items()}
-                with deaf_helpers(): drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people))
+                whole = {
+                    n: np.lib.format.open_memmap(part / f'{n}.npy', 'w+', kind, (people * each, *extra.get(n, ())))
+                    for n, kind in cls.kinds.items()
+                }
+                with deaf_helpers():
+                    drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(
+                        delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people)
+                    )
                 with closing(drawn):
                     for j, one in enumerate(progress_bar(drawn, f'portraits {split}', people, disable=not progress)):
-                        for n, v in one.items(): whole[n][j*each:(j + 1)*each] = v
-                for v in whole.values(): v.flush()
+                        for n, v in one.items():
+                            whole[n][j * each : (j + 1) * each] = v
+                for v in whole.values():
+                    v.flush()
                 os.replace(part, final)
-            except OSError as e: raise SpeakError(f"{final} could not be written ({e.strerror}); a folder with room for {people*each} frames of {size}x{size} is needed.")
-            finally: shutil.rmtree(part, ignore_errors=True)
+            except OSError as e:
+                raise SpeakError(
+                    f"{final} could not be written ({e.strerror}); a folder with room for {people * each} frames of {size}x{size} is needed."
+                )
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
         return cls(final)
 
-def _pool_factors(split, i, seed): # every emotion equally often, and each of its levels
+
+def _pool_factors(split, i, seed):  # every emotion equally often, and each of its levels
     emotion = EMOTIONS[i % len(EMOTIONS)]
-    return dataclasses.replace(synthetic.factors_for(split, i, seed), emotion=emotion, level=0 if emotion == 'neutral' else 1 + i//len(EMOTIONS) % 3)
+    return dataclasses.replace(
+        synthetic.factors_for(split, i, seed),
+        emotion=emotion,
+        level=0 if emotion == 'neutral' else 1 + i // len(EMOTIONS) % 3,
+    )
+
 
 def _portraits_of(clips, split, j, each, size, seed):
     r, person = np.random.default_rng([seed, j, 1]), synthetic.IDENTITY_SPLITS[split][j]
     says, moves, feels = r.integers(len(clips), size=(3, each))
     rows = lambda picked, track: np.stack([getattr(clips[k], track)[r.integers(len(clips[k]))] for k in picked])
-    clip = synthetic.render(dataclasses.replace(clips[0], identity=person, articulation=rows(says, 'articulation'), pose=rows(moves, 'pose'), expression=rows(feels, 'expression')), size)
-    return dict(frames=clip.frames, landmarks=clip.landmarks, pose=clip.head_pose, emotion=[EMOTIONS.index(clips[k].emotion) for k in feels], level=[clips[k].level for k in feels], person=person)
+    clip = synthetic.render(
+        dataclasses.replace(
+            clips[0],
+            identity=person,
+            articulation=rows(says, 'articulation'),
+            pose=rows(moves, 'pose'),
+            expression=rows(feels, 'expression'),
+        ),
+        size,
+    )
+    return dict(
+        frames=clip.frames,
+        landmarks=clip.landmarks,
+        pose=clip.head_pose,
+        emotion=[EMOTIONS.index(clips[k].emotion) for k in feels],
+        level=[clips[k].level for k in feels],
+        person=person,
+    )
 
 # %% ../../nbs/evaluation/judges.ipynb #1d5f667d
 # iBUG points after mirroring: left and right change places
-MIRROR = np.array([*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-                   54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65])
+MIRROR = np.array(
+    [
+        *range(16, -1, -1),
+        *range(26, 16, -1),
+        27,
+        28,
+        29,
+        30,
+        35,
+        34,
+        33,
+        32,
+        31,
+        45,
+        44,
+        43,
+        42,
+        47,
+        46,
+        39,
+        38,
+        37,
+        36,
+        41,
+        40,
+        54,
+        53,
+        52,
+        51,
+        50,
+        49,
+        48,
+        59,
+        58,
+        57,
+        56,
+        55,
+        64,
+        63,
+        62,
+        61,
+        60,
+        67,
+        66,
+        65,
+    ]
+)
+
 
 class PortraitBatches(Dataset):
     """Batch k of a run: `frames` (B,3,S,S) uint8 in another light, `points` (B,68,2) in [-1,1], `angles` (B,3) in `ANGLE_UNITS`, `emotion` (B,).
     Some frames are blurred, as generated ones are; with `mirrored`, half are mirrored with their points and angles."""
-    def __init__(self, cache:Portraits, config:Config, batch:int=64, mirrored:bool=False, strength:float=0.2, blurred:float=0.15, process:int=0):
-        self.cache, self.config, self.batch, self.mirrored, self.strength, self.blurred, self.process = cache, config, batch, mirrored, strength, blurred, process
+
+    def __init__(
+        self,
+        cache: Portraits,
+        config: Config,
+        batch: int = 64,
+        mirrored: bool = False,
+        strength: float = 0.2,
+        blurred: float = 0.15,
+        process: int = 0,
+    ):
+        self.cache, self.config, self.batch, self.mirrored, self.strength, self.blurred, self.process = (
+            cache,
+            config,
+            batch,
+            mirrored,
+            strength,
+            blurred,
+            process,
+        )
         self.people, person = np.unique(cache.person, return_inverse=True)
-        self.emotion, self.of_person = np.array(cache.emotion), np.split(np.argsort(person, kind='stable'), np.cumsum(np.bincount(person))[:-1])
-    def pick(self, rng): return np.sort(rng.choice(len(self.cache), min(self.batch, len(self.cache)), replace=False))
+        self.emotion, self.of_person = (
+            np.array(cache.emotion),
+            np.split(np.argsort(person, kind='stable'), np.cumsum(np.bincount(person))[:-1]),
+        )
+
+    def pick(self, rng):
+        return np.sort(rng.choice(len(self.cache), min(self.batch, len(self.cache)), replace=False))
+
     def __getitem__(self, step):
         rng, S = np.random.default_rng([self.config.seed, self.process, step]), self.cache.size
         at = self.pick(rng)
-        frames, points, angles = jitter(self.cache.frames[at], rng, self.strength), np.array(self.cache.landmarks[at]), self.cache.pose[at]/np.float32(ANGLE_UNITS)
-        if self.mirrored: flip = rng.random(len(at)) < 0.5; frames[flip], points[flip], angles[flip] = mirror(frames[flip], points[flip], angles[flip])
-        frames, blur = torch.from_numpy(np.moveaxis(frames, -1, 1).copy()), torch.from_numpy(rng.random(len(at)) < self.blurred)
-        if blur.any(): frames[blur] = F.interpolate(F.avg_pool2d(frames[blur].float(), 2), scale_factor=2, mode='bilinear').round().byte()
-        return dict(frames=frames, points=torch.from_numpy(((points + 0.5)*2/S - 1).astype(np.float32)), angles=torch.from_numpy(angles), emotion=torch.from_numpy(self.emotion[at]))
+        frames, points, angles = (
+            jitter(self.cache.frames[at], rng, self.strength),
+            np.array(self.cache.landmarks[at]),
+            self.cache.pose[at] / np.float32(ANGLE_UNITS),
+        )
+        if self.mirrored:
+            flip = rng.random(len(at)) < 0.5
+            frames[flip], points[flip], angles[flip] = mirror(frames[flip], points[flip], angles[flip])
+        frames, blur = (
+            torch.from_numpy(np.moveaxis(frames, -1, 1).copy()),
+            torch.from_numpy(rng.random(len(at)) < self.blurred),
+        )
+        if blur.any():
+            frames[blur] = (
+                F.interpolate(F.avg_pool2d(frames[blur].float(), 2), scale_factor=2, mode='bilinear').round().byte()
+            )
+        return dict(
+            frames=frames,
+            points=torch.from_numpy(((points + 0.5) * 2 / S - 1).astype(np.float32)),
+            angles=torch.from_numpy(angles),
+            emotion=torch.from_numpy(self.emotion[at]),
+        )
+
 
 class PairBatches(PortraitBatches):
     "Two frames each of half as many people."
+
     def pick(self, rng):
-        people = rng.choice(len(self.people), min(self.batch//2, len(self.people)), replace=False)
+        people = rng.choice(len(self.people), min(self.batch // 2, len(self.people)), replace=False)
         return np.concatenate([rng.choice(self.of_person[p], 2, replace=False) for p in np.sort(people)])
 
-def mirror(frames:np.ndarray, # (N,S,S,3) uint8
-           points:np.ndarray, # (N,68,2) pixels
-           pose:np.ndarray    # (N,3) yaw, pitch, roll in any unit
-          )->tuple:
+
+def mirror(
+    frames: np.ndarray,  # (N,S,S,3) uint8
+    points: np.ndarray,  # (N,68,2) pixels
+    pose: np.ndarray,  # (N,3) yaw, pitch, roll in any unit
+) -> tuple:
     "Frames, landmarks and head poses seen in a mirror."
-    points = points[:, MIRROR].copy(); points[..., 0] = frames.shape[2] - 1 - points[..., 0]
-    return frames[:, :, ::-1], points, pose*np.float32([-1, 1, -1])
+    points = points[:, MIRROR].copy()
+    points[..., 0] = frames.shape[2] - 1 - points[..., 0]
+    return frames[:, :, ::-1], points, pose * np.float32([-1, 1, -1])
 
 # %% ../../nbs/evaluation/judges.ipynb #e0f102bc
-def _conv(n_in, n_out, kernel=3, stride=1): return nn.Sequential(nn.Conv2d(n_in, n_out, kernel, stride, kernel//2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+def _conv(n_in, n_out, kernel=3, stride=1):
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
+    )
+
+
 def _block(n_in, n_out, stride=1):
-    down = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)) if stride != 1 or n_in != n_out else None
+    down = (
+        nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+        if stride != 1 or n_in != n_out
+        else None
+    )
     return BasicBlock(n_in, n_out, stride, down)
+
 
 class FaceNet(nn.Module):
     "68 landmarks and the head's pose."
-    def __init__(self, width:int=32): # channels at half the frame's resolution
+
+    def __init__(self, width: int = 32):  # channels at half the frame's resolution
         super().__init__()
         w = width
         self.stem = _conv(3, w, 3, 2)
-        self.down = nn.ModuleList([_block(w, w), nn.Sequential(_block(w, 2*w, 2), _block(2*w, 2*w)), _block(2*w, 4*w, 2), _block(4*w, 4*w, 2)])
-        self.side = nn.ModuleList([_conv(w, w, 1), _conv(2*w, 2*w, 1), _conv(4*w, 4*w, 1)])
-        self.up = nn.ModuleList([_conv(2*w, w, 1), _conv(4*w, 2*w, 1), _conv(4*w, 4*w, 1)])
-        self.merge = nn.ModuleList([_conv(w, 2*w), _conv(2*w, 2*w), _conv(4*w, 4*w)])
-        self.maps = nn.Conv2d(2*w, 68, 1)
-        self.rest = nn.Linear(4*w*4, 68*2); nn.init.zeros_(self.rest.weight); nn.init.zeros_(self.rest.bias)
-        self.pose = nn.Sequential(nn.Linear(4*w*4 + 68*2, 128), nn.ReLU(inplace=True), nn.Linear(128, 3))
-    def forward(self, x:Tensor # (B,3,S,S) in [-1,1]
-               )->tuple:       # (B,68,2) in [-1,1], (B,3) in `ANGLE_UNITS`
+        self.down = nn.ModuleList(
+            [
+                _block(w, w),
+                nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w)),
+                _block(2 * w, 4 * w, 2),
+                _block(4 * w, 4 * w, 2),
+            ]
+        )
+        self.side = nn.ModuleList([_conv(w, w, 1), _conv(2 * w, 2 * w, 1), _conv(4 * w, 4 * w, 1)])
+        self.up = nn.ModuleList([_conv(2 * w, w, 1), _conv(4 * w, 2 * w, 1), _conv(4 * w, 4 * w, 1)])
+        self.merge = nn.ModuleList([_conv(w, 2 * w), _conv(2 * w, 2 * w), _conv(4 * w, 4 * w)])
+        self.maps = nn.Conv2d(2 * w, 68, 1)
+        self.rest = nn.Linear(4 * w * 4, 68 * 2)
+        nn.init.zeros_(self.rest.weight)
+        nn.init.zeros_(self.rest.bias)
+        self.pose = nn.Sequential(nn.Linear(4 * w * 4 + 68 * 2, 128), nn.ReLU(inplace=True), nn.Linear(128, 3))
+
+    def forward(
+        self,
+        x: Tensor,  # (B,3,S,S) in [-1,1]
+    ) -> tuple:  # (B,68,2) in [-1,1], (B,3) in `ANGLE_UNITS`
         levels, x = [], self.stem(x)
-        for down in self.down: x = down(x); levels.append(x)          # S/2, S/4, S/8, S/16
+        for down in self.down:
+            x = down(x)
+            levels.append(x)  # S/2, S/4, S/8, S/16
         coarse = F.adaptive_avg_pool2d(x, 2).flatten(1).float()
         for i in (2, 1, 0):
             x = F.interpolate(self.up[i](x), scale_factor=2, mode='nearest') + self.side[i](levels[i])
             x = self.merge[i](x)
-        with torch.autocast(x.device.type, enabled=False):            # half a percent of a map's width is too much for eight bits
+        with torch.autocast(x.device.type, enabled=False):  # half a percent of a map's width is too much for eight bits
             maps = F.conv2d(x.float(), self.maps.weight.float(), self.maps.bias.float())
             H, W = maps.shape[2:]
             share = maps.flatten(2).softmax(-1).unflatten(2, (H, W))  # (B,68,H,W)
-            at = lambda n: (torch.arange(n, device=x.device) + 0.5)*2/n - 1
-            points = torch.stack([share.sum(2)@at(W), share.sum(3)@at(H)], -1)
+            at = lambda n: (torch.arange(n, device=x.device) + 0.5) * 2 / n - 1
+            points = torch.stack([share.sum(2) @ at(W), share.sum(3) @ at(H)], -1)
             points = points + self.rest(coarse).unflatten(1, (68, 2))
             return points, self.pose(torch.cat([coarse, points.detach().flatten(1)], 1))
 
 # %% ../../nbs/evaluation/judges.ipynb #6cbbb17f
-CROP, CENTRE, HALF_SIDE = 48, (0., 40.), 78.       # pixels of a cut-out face; its centre and half its side, millimetres of `HEAD_MODEL`
-_STEADY = slice(27, 48)                            # nose and eyes
+CROP, CENTRE, HALF_SIDE = (
+    48,
+    (0.0, 40.0),
+    78.0,
+)  # pixels of a cut-out face; its centre and half its side, millimetres of `HEAD_MODEL`
+_STEADY = slice(27, 48)  # nose and eyes
 
-def cut_face(frames:Tensor,   # (B,3,S,S) in [-1,1]
-             points:Tensor,   # (B,68,2) landmarks in [-1,1]
-             alone:bool=False # grey outside jaw and brows
-            )->Tensor:        # (B,3,48,48)
+
+def cut_face(
+    frames: Tensor,  # (B,3,S,S) in [-1,1]
+    points: Tensor,  # (B,68,2) landmarks in [-1,1]
+    alone: bool = False,  # grey outside jaw and brows
+) -> Tensor:  # (B,3,48,48)
     "The face, level and at one size: the similarity transform that fits a head's nose and eyes best."
-    model = (torch.as_tensor(HEAD_MODEL[_STEADY, :2], dtype=points.dtype, device=points.device) - points.new_tensor(CENTRE))/HALF_SIDE    # (21,2)
+    model = (
+        torch.as_tensor(HEAD_MODEL[_STEADY, :2], dtype=points.dtype, device=points.device) - points.new_tensor(CENTRE)
+    ) / HALF_SIDE  # (21,2)
     m, p = torch.view_as_complex(model.contiguous()), torch.view_as_complex(points[:, _STEADY].contiguous())
     mid, c = p.mean(1, keepdim=True), m - m.mean()
-    turn = (c.conj()*(p - mid)).sum(1, keepdim=True)/c.abs().square().sum()              # (B,1) rotation and scale as one complex number
-    side = (torch.arange(CROP, device=points.device) + 0.5)*2/CROP - 1
+    turn = (c.conj() * (p - mid)).sum(
+        1, keepdim=True
+    ) / c.abs().square().sum()  # (B,1) rotation and scale as one complex number
+    side = (torch.arange(CROP, device=points.device) + 0.5) * 2 / CROP - 1
     cells = torch.complex(*[g.flatten() for g in torch.meshgrid(side, side, indexing='xy')])  # (48*48,)
-    grid = torch.view_as_real(turn*(cells - m.mean()) + mid)                             # (B,48*48,2) in the frame
-    out = F.grid_sample(frames, grid.unflatten(1, (CROP, CROP)).to(frames.dtype), 'bilinear', 'border', align_corners=False)
-    return out*inside(grid, points[:, OUTLINE]).unflatten(1, (1, CROP, CROP)) if alone else out
+    grid = torch.view_as_real(turn * (cells - m.mean()) + mid)  # (B,48*48,2) in the frame
+    out = F.grid_sample(
+        frames, grid.unflatten(1, (CROP, CROP)).to(frames.dtype), 'bilinear', 'border', align_corners=False
+    )
+    return out * inside(grid, points[:, OUTLINE]).unflatten(1, (1, CROP, CROP)) if alone else out
 
-OUTLINE = [*range(17), *range(26, 16, -1)]         # jaw from the image's left to its right, and the brows back
 
-def inside(places:Tensor,  # (B,N,2)
-           polygon:Tensor  # (B,K,2)
-          )->Tensor:       # (B,N) bool
+OUTLINE = [*range(17), *range(26, 16, -1)]  # jaw from the image's left to its right, and the brows back
+
+
+def inside(
+    places: Tensor,  # (B,N,2)
+    polygon: Tensor,  # (B,K,2)
+) -> Tensor:  # (B,N) bool
     "Which places a polygon holds: those from which a ray crosses its edges an odd number of times."
-    a, b = polygon[:, None], polygon.roll(-1, 1)[:, None]                                # (B,1,K,2)
+    a, b = polygon[:, None], polygon.roll(-1, 1)[:, None]  # (B,1,K,2)
     x, y = places[..., None, 0], places[..., None, 1]
     across = (a[..., 1] > y) != (b[..., 1] > y)
-    return (across & (x < (b[..., 0] - a[..., 0])*(y - a[..., 1])/(b[..., 1] - a[..., 1]) + a[..., 0])).sum(-1) % 2 == 1
+    return (across & (x < (b[..., 0] - a[..., 0]) * (y - a[..., 1]) / (b[..., 1] - a[..., 1]) + a[..., 0])).sum(
+        -1
+    ) % 2 == 1
+
 
 class CropNet(nn.Module):
     "A small ResNet for a cut-out face."
-    def __init__(self, out:int, width:int=24):
+
+    def __init__(self, out: int, width: int = 24):
         super().__init__()
         w = width
-        self.net = nn.Sequential(_conv(3, w, 3, 2), _block(w, w), _block(w, 2*w, 2), _block(2*w, 4*w, 2), _block(4*w, 4*w, 2), nn.Flatten(), nn.Linear(4*w*(CROP//16)**2, out))
-    def forward(self, x): return self.net(x) # (B,3,48,48) -> (B,out)
+        self.net = nn.Sequential(
+            _conv(3, w, 3, 2),
+            _block(w, w),
+            _block(w, 2 * w, 2),
+            _block(2 * w, 4 * w, 2),
+            _block(4 * w, 4 * w, 2),
+            nn.Flatten(),
+            nn.Linear(4 * w * (CROP // 16) ** 2, out),
+        )
+
+    def forward(self, x):
+        return self.net(x)  # (B,3,48,48) -> (B,out)
 
 # %% ../../nbs/evaluation/judges.ipynb #8f868a88
 class FaceStage(Stage):
     "Landmarks in shares of the distance of the outer eye corners, and pose."
-    name = 'judge_face'
-    def __init__(self, c:Config, accelerator, cache:Portraits, steps:int, width:int=32, batch:int=64):
-        super().__init__(c, accelerator)
-        self.steps, self.batches = steps, PortraitBatches(cache, c, batch, mirrored=True, process=accelerator.process_index)
-        torch.manual_seed(c.seed + 1); self.add('face', FaceNet(width))
-    def step(self, b, k):
-        with self.accelerator.autocast(): points, angles = self.nets['face'](to_model(b['frames'][:, None]))
-        error = ((points - b['points']).square().sum(-1) + 1e-6).sqrt().mean(1)/(b['points'][:, 36] - b['points'][:, 45]).norm(dim=-1)
-        turned = (angles - b['angles']).abs().mean(0)*angles.new_tensor(ANGLE_UNITS)
-        loss = error.mean() + 0.02*turned.mean()
-        self.optimizers['face'].zero_grad(); self.accelerator.backward(loss); self.optimizers['face'].step()
-        return dict(error=error.mean().detach(), yaw=turned[0].detach(), pitch=turned[1].detach(), roll=turned[2].detach())
 
-def _shaken(points:Tensor, scale:float=0.015): # landmarks as far off as the judge's own: a common shift and turn, and some of each point
+    name = 'judge_face'
+
+    def __init__(self, c: Config, accelerator, cache: Portraits, steps: int, width: int = 32, batch: int = 64):
+        super().__init__(c, accelerator)
+        self.steps, self.batches = (
+            steps,
+            PortraitBatches(cache, c, batch, mirrored=True, process=accelerator.process_index),
+        )
+        torch.manual_seed(c.seed + 1)
+        self.add('face', FaceNet(width))
+
+    def step(self, b, k):
+        with self.accelerator.autocast():
+            points, angles = self.nets['face'](to_model(b['frames'][:, None]))
+        error = ((points - b['points']).square().sum(-1) + 1e-6).sqrt().mean(1) / (
+            b['points'][:, 36] - b['points'][:, 45]
+        ).norm(dim=-1)
+        turned = (angles - b['angles']).abs().mean(0) * angles.new_tensor(ANGLE_UNITS)
+        loss = error.mean() + 0.02 * turned.mean()
+        self.optimizers['face'].zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizers['face'].step()
+        return dict(
+            error=error.mean().detach(), yaw=turned[0].detach(), pitch=turned[1].detach(), roll=turned[2].detach()
+        )
+
+
+def _shaken(
+    points: Tensor, scale: float = 0.015
+):  # landmarks as far off as the judge's own: a common shift and turn, and some of each point
     eyes = (points[:, 36] - points[:, 45]).norm(dim=-1)[:, None, None]
-    return points + scale*eyes*(torch.randn_like(points[:, :1]) + torch.randn_like(points))
+    return points + scale * eyes * (torch.randn_like(points[:, :1]) + torch.randn_like(points))
+
 
 class EmotionStage(Stage):
     "Which of eight emotions a cut-out face shows."
+
     name = 'judge_emotion'
-    def __init__(self, c:Config, accelerator, cache:Portraits, steps:int, width:int=24, batch:int=64):
+
+    def __init__(self, c: Config, accelerator, cache: Portraits, steps: int, width: int = 24, batch: int = 64):
         super().__init__(c, accelerator)
         self.steps, self.batches = steps, PortraitBatches(cache, c, batch, process=accelerator.process_index)
-        torch.manual_seed(c.seed + 2); self.add('emotion', CropNet(len(EMOTIONS), width))
+        torch.manual_seed(c.seed + 2)
+        self.add('emotion', CropNet(len(EMOTIONS), width))
+
     def step(self, b, k):
         crops = cut_face(to_model(b['frames'][:, None]), _shaken(b['points']))
-        with self.accelerator.autocast(): logits = self.nets['emotion'](crops).float()
+        with self.accelerator.autocast():
+            logits = self.nets['emotion'](crops).float()
         loss = F.cross_entropy(logits, b['emotion'])
-        self.optimizers['emotion'].zero_grad(); self.accelerator.backward(loss); self.optimizers['emotion'].step()
+        self.optimizers['emotion'].zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizers['emotion'].step()
         return dict(loss=loss.detach(), right=(logits.argmax(1) == b['emotion']).float().mean())
+
 
 class IdentityStage(Stage):
     "Embeddings in which two frames of a person are nearer to each other than to any other person's of the batch (InfoNCE, van den Oord et al. 2018)."
+
     name = 'judge_identity'
-    def __init__(self, c:Config, accelerator, cache:Portraits, steps:int, width:int=24, embed:int=128, people:int=64):
+
+    def __init__(
+        self, c: Config, accelerator, cache: Portraits, steps: int, width: int = 24, embed: int = 128, people: int = 64
+    ):
         super().__init__(c, accelerator)
-        self.steps, self.batches = steps, PairBatches(cache, c, 2*people, process=accelerator.process_index)
-        torch.manual_seed(c.seed + 3); self.add('identity', CropNet(embed, width))
+        self.steps, self.batches = steps, PairBatches(cache, c, 2 * people, process=accelerator.process_index)
+        torch.manual_seed(c.seed + 3)
+        self.add('identity', CropNet(embed, width))
+
     def step(self, b, k):
         crops = cut_face(to_model(b['frames'][:, None]), _shaken(b['points']), alone=True)
-        with self.accelerator.autocast(): code = F.normalize(self.nets['identity'](crops).float(), dim=-1)
+        with self.accelerator.autocast():
+            code = F.normalize(self.nets['identity'](crops).float(), dim=-1)
         one, other = code[::2], code[1::2]
-        cosine, own = one@other.T, torch.arange(len(one), device=code.device)
-        loss = (F.cross_entropy(cosine/TEMPERATURE, own) + F.cross_entropy(cosine.T/TEMPERATURE, own))/2
-        self.optimizers['identity'].zero_grad(); self.accelerator.backward(loss); self.optimizers['identity'].step()
+        cosine, own = one @ other.T, torch.arange(len(one), device=code.device)
+        loss = (F.cross_entropy(cosine / TEMPERATURE, own) + F.cross_entropy(cosine.T / TEMPERATURE, own)) / 2
+        self.optimizers['identity'].zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizers['identity'].step()
         return dict(loss=loss.detach(), right=(cosine.argmax(1) == own).float().mean())
+
 
 TEMPERATURE = 0.07
 
+
 class SyncJudgeStage(SyncStage):
     "SyncNet once more, with other people, sentences and first weights than the one that the generator learns from."
+
     name = 'judge_sync'
-    def __init__(self, c:Config, accelerator, cache:Cache, steps:int):
+
+    def __init__(self, c: Config, accelerator, cache: Cache, steps: int):
         super().__init__(dataclasses.replace(c, steps_sync=steps, seed=c.seed + 4), accelerator, cache)
 
 # %% ../../nbs/evaluation/judges.ipynb #d7f2736b
-JUDGE_FILES = ('judges.json', 'judges.safetensors')   # not the names of a generator's weights, among which they would else be listed
+JUDGE_FILES = (
+    'judges.json',
+    'judges.safetensors',
+)  # not the names of a generator's weights, among which they would else be listed
+
 
 class Judges(nn.Module):
     "The five judges: `read` for frames, `sync_embeddings` for frames with sound, `accuracy` for how far to believe them."
-    def __init__(self, size:int=64, face_width:int=32, emotion_width:int=32, identity_width:int=24, identity_embed:int=128, sync_width:int=16, sync_embed:int=128, sync_size:int=32,
-                 accuracy:dict|None=None, # judge -> its figures, as `measure` gives them
-                 training:str=''):        # what they were trained on, in one sentence
+
+    def __init__(
+        self,
+        size: int = 64,
+        face_width: int = 32,
+        emotion_width: int = 32,
+        identity_width: int = 24,
+        identity_embed: int = 128,
+        sync_width: int = 16,
+        sync_embed: int = 128,
+        sync_size: int = 32,
+        accuracy: dict | None = None,  # judge -> its figures, as `measure` gives them
+        training: str = '',  # what they were trained on, in one sentence
+    ):
         super().__init__()
-        self.settings = dict(size=size, face_width=face_width, emotion_width=emotion_width, identity_width=identity_width, identity_embed=identity_embed,
-                             sync_width=sync_width, sync_embed=sync_embed, sync_size=sync_size)
+        self.settings = dict(
+            size=size,
+            face_width=face_width,
+            emotion_width=emotion_width,
+            identity_width=identity_width,
+            identity_embed=identity_embed,
+            sync_width=sync_width,
+            sync_embed=sync_embed,
+            sync_size=sync_size,
+        )
         self.size, self.accuracy, self.training_note = size, accuracy or {}, training
-        self.face, self.emotion, self.identity = FaceNet(face_width), CropNet(len(EMOTIONS), emotion_width), CropNet(identity_embed, identity_width)
+        self.face, self.emotion, self.identity = (
+            FaceNet(face_width),
+            CropNet(len(EMOTIONS), emotion_width),
+            CropNet(identity_embed, identity_width),
+        )
         self.sync = SyncNet(sync_width, sync_embed, sync_size)
         self.eval()
 
     @classmethod
-    def load(cls, name='judges', # shipped name, or a folder that `save` wrote
-             device='cpu')->'Judges':
+    def load(
+        cls,
+        name='judges',  # shipped name, or a folder that `save` wrote
+        device='cpu',
+    ) -> 'Judges':
         "Trained judges with their accuracies. `SpeakError` if they are missing, damaged or of another version."
-        shipped = Path(str(resources.files('speak')))/'weights'/str(name)
-        folder = shipped if all((shipped/f).is_file() for f in JUDGE_FILES) else Path(name)
+        shipped = Path(str(resources.files('speak'))) / 'weights' / str(name)
+        folder = shipped if all((shipped / f).is_file() for f in JUDGE_FILES) else Path(name)
         for f in JUDGE_FILES:
-            if not (folder/f).is_file(): raise SpeakError(f"{name} has no {f}; 'judges' are those of the package, or give a folder with {' and '.join(JUDGE_FILES)}, as nbs/judges.ipynb exports it.")
-        try: told = json.loads((folder/'judges.json').read_text(encoding='utf8')); judges = cls(**told['settings'], accuracy=told['accuracy'], training=told['training'])
-        except (ValueError, KeyError, TypeError) as e: raise SpeakError(f"{folder/'judges.json'} does not describe judges ({e}); it must be the file that nbs/judges.ipynb exported.")
-        try: judges.load_state_dict(load_file(folder/'judges.safetensors'))
-        except (SafetensorError, RuntimeError, OSError) as e: raise SpeakError(f"{folder/'judges.safetensors'} does not hold these judges ({str(e).splitlines()[0]}); it must be the file that nbs/judges.ipynb exported beside its judges.json.")
+            if not (folder / f).is_file():
+                raise SpeakError(
+                    f"{name} has no {f}; 'judges' are those of the package, or give a folder with {' and '.join(JUDGE_FILES)}, as nbs/judges.ipynb exports it."
+                )
+        try:
+            told = json.loads((folder / 'judges.json').read_text(encoding='utf8'))
+            judges = cls(**told['settings'], accuracy=told['accuracy'], training=told['training'])
+        except (ValueError, KeyError, TypeError) as e:
+            raise SpeakError(
+                f"{folder / 'judges.json'} does not describe judges ({e}); it must be the file that nbs/judges.ipynb exported."
+            )
+        try:
+            judges.load_state_dict(load_file(folder / 'judges.safetensors'))
+        except (SafetensorError, RuntimeError, OSError) as e:
+            raise SpeakError(
+                f"{folder / 'judges.safetensors'} does not hold these judges ({str(e).splitlines()[0]}); it must be the file that nbs/judges.ipynb exported beside its judges.json."
+            )
         return judges.to(device)
 
-    def save(self, folder)->Path:
+    def save(self, folder) -> Path:
         "Half-precision weights, and settings with accuracies as JSON; the folder is complete or the earlier one."
-        folder = Path(folder); part = folder.with_name(f'{folder.name}.{os.getpid()}.part')
+        folder = Path(folder)
+        part = folder.with_name(f'{folder.name}.{os.getpid()}.part')
         with stopping(at_once=False):
             try:
-                shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
-                save_file({k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu() for k, v in self.state_dict().items()}, part/'judges.safetensors')
-                (part/'judges.safetensors').chmod(0o644)
-                (part/'judges.json').write_text(json.dumps(dict(settings=self.settings, accuracy=self.accuracy, training=self.training_note), indent=1), encoding='utf8')
-                shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
-            except OSError as e: raise SpeakError(f"{folder} could not be written ({e.strerror or e}); a folder with room for the judges is needed.")
-            finally: shutil.rmtree(part, ignore_errors=True)
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir(parents=True)
+                save_file(
+                    {
+                        k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu()
+                        for k, v in self.state_dict().items()
+                    },
+                    part / 'judges.safetensors',
+                )
+                (part / 'judges.safetensors').chmod(0o644)
+                (part / 'judges.json').write_text(
+                    json.dumps(
+                        dict(settings=self.settings, accuracy=self.accuracy, training=self.training_note), indent=1
+                    ),
+                    encoding='utf8',
+                )
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(part, folder)
+            except OSError as e:
+                raise SpeakError(
+                    f"{folder} could not be written ({e.strerror or e}); a folder with room for the judges is needed."
+                )
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
         return folder
 
-    def describe(self)->list: # sentences
+    def describe(self) -> list:  # sentences
         "How good each judge is on true frames of people it never saw, to be printed beside its figures."
-        a = self.accuracy; out = []
-        if 'landmarks' in a: out.append("Landmarks: {error_percent:.2f} % of the distance of the outer eye corners off ({frames} frames of {people} people).".format(**a['landmarks']))
-        if 'pose' in a: out.append("Head pose: yaw {yaw_deg:.2f}, pitch {pitch_deg:.2f}, roll {roll_deg:.2f} degrees off.".format(**a['pose']))
-        if 'emotion' in a: out.append("Emotion: {clip_percent:.1f} % of {clips} clips right, {frame_percent:.1f} % of their frames, among 8.".format(**a['emotion']))
-        if 'identity' in a: out.append("Identity: {clip_percent:.1f} % of clips nearest to the right one of {people} reference pictures, {frame_percent:.1f} % of single frames.".format(**a['identity']))
-        if 'sync' in a: out.append("Sync: offset right within one frame on {within_1_percent:.1f} % of {clips} clips.".format(**a['sync']))
+        a = self.accuracy
+        out = []
+        if 'landmarks' in a:
+            out.append(
+                "Landmarks: {error_percent:.2f} % of the distance of the outer eye corners off ({frames} frames of {people} people).".format(
+                    **a['landmarks']
+                )
+            )
+        if 'pose' in a:
+            out.append(
+                "Head pose: yaw {yaw_deg:.2f}, pitch {pitch_deg:.2f}, roll {roll_deg:.2f} degrees off.".format(
+                    **a['pose']
+                )
+            )
+        if 'emotion' in a:
+            out.append(
+                "Emotion: {clip_percent:.1f} % of {clips} clips right, {frame_percent:.1f} % of their frames, among 8.".format(
+                    **a['emotion']
+                )
+            )
+        if 'identity' in a:
+            out.append(
+                "Identity: {clip_percent:.1f} % of clips nearest to the right one of {people} reference pictures, {frame_percent:.1f} % of single frames.".format(
+                    **a['identity']
+                )
+            )
+        if 'sync' in a:
+            out.append(
+                "Sync: offset right within one frame on {within_1_percent:.1f} % of {clips} clips.".format(**a['sync'])
+            )
         return out
 
-    def resized(self, frames:np.ndarray)->Tensor: # (T,H,W,3) uint8 -> (T,3,S,S) in [-1,1]
+    def resized(self, frames: np.ndarray) -> Tensor:  # (T,H,W,3) uint8 -> (T,3,S,S) in [-1,1]
         frames = np.asarray(frames)
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.shape[1] != frames.shape[2] or not frames.shape[1]:
-            raise SpeakError(f"The frames are {frames.dtype} {frames.shape}; judges need uint8 (T,S,S,3) RGB, square as the generator makes them.")
+        if (
+            frames.dtype != np.uint8
+            or frames.ndim != 4
+            or frames.shape[3] != 3
+            or frames.shape[1] != frames.shape[2]
+            or not frames.shape[1]
+        ):
+            raise SpeakError(
+                f"The frames are {frames.dtype} {frames.shape}; judges need uint8 (T,S,S,3) RGB, square as the generator makes them."
+            )
         x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, 1))).to(self.face.maps.weight.device).float()
-        if x.shape[2] != self.size and len(x): x = F.interpolate(x, size=(self.size, self.size), mode='bilinear', antialias=True)
-        return (x/127.5 - 1).contiguous(memory_format=torch.channels_last)
+        if x.shape[2] != self.size and len(x):
+            x = F.interpolate(x, size=(self.size, self.size), mode='bilinear', antialias=True)
+        return (x / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def read(self, frames:np.ndarray, # (T,S,S,3) uint8 RGB; resized to the judges' own size
-             chunk:int=64,            # frames at once
-            )->dict:
+    def read(
+        self,
+        frames: np.ndarray,  # (T,S,S,3) uint8 RGB; resized to the judges' own size
+        chunk: int = 64,  # frames at once
+    ) -> dict:
         "`landmarks` (T,68,2) in pixels of the frames given, `pose` (T,3) degrees, `emotion` (T,8) probabilities in the order of `EMOTIONS`, `identity` (T,D) of unit length; float32."
-        out = dict(landmarks=[np.zeros((0, 68, 2))], pose=[np.zeros((0, 3))], emotion=[np.zeros((0, len(EMOTIONS)))], identity=[np.zeros((0, self.settings['identity_embed']))])
+        out = dict(
+            landmarks=[np.zeros((0, 68, 2))],
+            pose=[np.zeros((0, 3))],
+            emotion=[np.zeros((0, len(EMOTIONS)))],
+            identity=[np.zeros((0, self.settings['identity_embed']))],
+        )
         for i in range(0, max(1, len(frames)), chunk):
-            x = self.resized(frames[i:i + chunk])
-            if not len(x): break
+            x = self.resized(frames[i : i + chunk])
+            if not len(x):
+                break
             points, angles = self.face(x)
-            found = dict(landmarks=(points + 1)*frames.shape[1]/2 - 0.5, pose=angles*angles.new_tensor(ANGLE_UNITS),
-                         emotion=self.emotion(cut_face(x, points)).softmax(-1), identity=F.normalize(self.identity(cut_face(x, points, alone=True)), dim=-1))
-            for n, v in found.items(): out[n].append(v.cpu().numpy())
+            found = dict(
+                landmarks=(points + 1) * frames.shape[1] / 2 - 0.5,
+                pose=angles * angles.new_tensor(ANGLE_UNITS),
+                emotion=self.emotion(cut_face(x, points)).softmax(-1),
+                identity=F.normalize(self.identity(cut_face(x, points, alone=True)), dim=-1),
+            )
+            for n, v in found.items():
+                out[n].append(v.cpu().numpy())
         return {n: np.concatenate(v).astype(np.float32) for n, v in out.items()}
 
     @torch.inference_mode()
-    def sync_embeddings(self, frames:np.ndarray, # (T,S,S,3) uint8 RGB, 30 a second
-                        wave:np.ndarray,         # (N,) 16 kHz in [-1,1], sample 0 at frame 0
-                        landmarks:np.ndarray=None, # (T,68,2) pixels, as `read` gave them; None reads them here
-                        chunk:int=64)->tuple:    # (T-4,E), (T-4,E)
+    def sync_embeddings(
+        self,
+        frames: np.ndarray,  # (T,S,S,3) uint8 RGB, 30 a second
+        wave: np.ndarray,  # (N,) 16 kHz in [-1,1], sample 0 at frame 0
+        landmarks: np.ndarray = None,  # (T,68,2) pixels, as `read` gave them; None reads them here
+        chunk: int = 64,
+    ) -> tuple:  # (T-4,E), (T-4,E)
         "Embeddings of lips and sound for `evaluation.metrics`' Sync figures with edges='cut' and fps=30; row t is the window of frames t to t+4. `SpeakError` for fewer than five frames."
-        if len(frames) < 5: raise SpeakError(f"The clip has {len(frames)} frames; a window of SyncNet is five.")
+        if len(frames) < 5:
+            raise SpeakError(f"The clip has {len(frames)} frames; a window of SyncNet is five.")
         wave = np.asarray(wave)
-        if wave.ndim != 1 or wave.dtype.kind != 'f': raise SpeakError(f"The sound is {wave.dtype} {wave.shape}; floats (N,), mono at 16 kHz in [-1,1], are needed.")
+        if wave.ndim != 1 or wave.dtype.kind != 'f':
+            raise SpeakError(
+                f"The sound is {wave.dtype} {wave.shape}; floats (N,), mono at 16 kHz in [-1,1], are needed."
+            )
         crops, device = [], self.face.maps.weight.device
         for i in range(0, len(frames), chunk):
-            x = self.resized(frames[i:i + chunk])
-            points = (self.face(x)[0].cpu().numpy() + 1)*self.size/2 - 0.5 if landmarks is None else (np.asarray(landmarks[i:i + chunk]) + 0.5)*self.size/frames.shape[1] - 0.5
+            x = self.resized(frames[i : i + chunk])
+            points = (
+                (self.face(x)[0].cpu().numpy() + 1) * self.size / 2 - 0.5
+                if landmarks is None
+                else (np.asarray(landmarks[i : i + chunk]) + 0.5) * self.size / frames.shape[1] - 0.5
+            )
             boxes = torch.from_numpy(mouth_box(points.astype(np.float32), MOUTH_SCALE)).to(x)
             crops.append(crop_mouth(x[None], boxes[None], self.sync.size)[0])
-        windows = torch.cat(crops).unfold(0, 5, 1).movedim(-1, 1)                          # (T-4,5,3,s,s)
-        mel = self.sync.audio_windows(torch.as_tensor(wave, dtype=torch.float32, device=device)[None], torch.arange(len(windows), device=device))[0]
-        parts = lambda f, x: torch.cat([f(x[i:i + chunk]) for i in range(0, len(x), chunk)]).cpu()
+        windows = torch.cat(crops).unfold(0, 5, 1).movedim(-1, 1)  # (T-4,5,3,s,s)
+        mel = self.sync.audio_windows(
+            torch.as_tensor(wave, dtype=torch.float32, device=device)[None], torch.arange(len(windows), device=device)
+        )[0]
+        parts = lambda f, x: torch.cat([f(x[i : i + chunk]) for i in range(0, len(x), chunk)]).cpu()
         return parts(self.sync.video_embed, windows), parts(self.sync.audio_embed, mel)
 
 # %% ../../nbs/evaluation/judges.ipynb #4644b3f7
-def measure(judges:Judges, corpus:SyntheticCorpus, cache:Cache, every:int=7, progress:bool=True)->dict:
+def measure(judges: Judges, corpus: SyntheticCorpus, cache: Cache, every: int = 7, progress: bool = True) -> dict:
     "Each judge's figures on true frames; `cache` holds the clips of `corpus`, two of each person."
     points, turned, frame_right, clip_right, level, offsets = [], [], [], [], [], []
     codes, calm = [], []
     by_name = {c.name: f for c, f in zip(corpus.clips, corpus.factors)}
     for i, clip in enumerate(progress_bar(cache.clips, 'measure', disable=not progress)):
-        at = slice(cache.start[i], cache.start[i + 1]); frames = np.array(cache.frames[at])
-        pose = synthetic.truth(by_name[clip.name]).pose[:len(frames), :3]
+        at = slice(cache.start[i], cache.start[i + 1])
+        frames = np.array(cache.frames[at])
+        pose = synthetic.truth(by_name[clip.name]).pose[: len(frames), :3]
         r, some, true = judges.read(frames), slice(None, None, every), np.array(cache.landmarks[at])
-        points.append(100*np.linalg.norm(r['landmarks'] - true, axis=-1).mean(1)[some]/interocular(true)[some])
+        points.append(100 * np.linalg.norm(r['landmarks'] - true, axis=-1).mean(1)[some] / interocular(true)[some])
         turned.append(np.abs(r['pose'] - pose)[some])
         right = EMOTIONS.index(clip.emotion)
-        frame_right.append(r['emotion'].argmax(1) == right); clip_right.append(r['emotion'].mean(0).argmax() == right); level.append(clip.level)
-        codes.append(r['identity']); calm.append(int(np.abs(pose[:, :2]).sum(1).argmin()))
-        sync = SyncOffset(edges='cut', fps=FPS); sync.update(*judges.sync_embeddings(frames, cache.sound(i, 0, len(frames)), r['landmarks']))
+        frame_right.append(r['emotion'].argmax(1) == right)
+        clip_right.append(r['emotion'].mean(0).argmax() == right)
+        level.append(clip.level)
+        codes.append(r['identity'])
+        calm.append(int(np.abs(pose[:, :2]).sum(1).argmin()))
+        sync = SyncOffset(edges='cut', fps=FPS)
+        sync.update(*judges.sync_embeddings(frames, cache.sound(i, 0, len(frames)), r['landmarks']))
         offsets.append(abs(sync.result().value))
-    points, turned, clip_right, level, offsets = np.concatenate(points), np.concatenate(turned).mean(0), np.array(clip_right), np.array(level), np.array(offsets)
+    points, turned, clip_right, level, offsets = (
+        np.concatenate(points),
+        np.concatenate(turned).mean(0),
+        np.array(clip_right),
+        np.array(level),
+        np.array(offsets),
+    )
     # One picture of each person; the other clip asks.
     first = {}
-    for i, c in enumerate(cache.clips): first.setdefault(c.identity, i)
-    people = list(first); pictures = np.stack([codes[i][calm[i]] for i in first.values()])
+    for i, c in enumerate(cache.clips):
+        first.setdefault(c.identity, i)
+    people = list(first)
+    pictures = np.stack([codes[i][calm[i]] for i in first.values()])
     ask = [(i, people.index(c.identity)) for i, c in enumerate(cache.clips) if first[c.identity] != i]
-    nearest_of = lambda x: (x@pictures.T).argmax(-1)
-    found = [nearest_of(codes[i]) == who for i, who in ask]; found_clip = [nearest_of(codes[i].mean(0)) == who for i, who in ask]
-    percent = lambda x: round(100*float(np.mean(x)), 2)
+    nearest_of = lambda x: (x @ pictures.T).argmax(-1)
+    found = [nearest_of(codes[i]) == who for i, who in ask]
+    found_clip = [nearest_of(codes[i].mean(0)) == who for i, who in ask]
+    percent = lambda x: round(100 * float(np.mean(x)), 2)
     n = dict(frames=len(points), people=len(people))
-    return dict(landmarks=dict(error_percent=round(float(points.mean()), 3), **n),
-                pose=dict(zip(('yaw_deg', 'pitch_deg', 'roll_deg'), (round(float(t), 3) for t in turned)), **n),
-                emotion=dict(clip_percent=percent(clip_right), frame_percent=percent(np.concatenate(frame_right)), **{f'clip_percent_level_{l}': percent(clip_right[level == l]) for l in np.unique(level).tolist()}, clips=len(clip_right)),
-                identity=dict(clip_percent=percent(found_clip), frame_percent=percent(np.concatenate(found)), people=len(people), frames=sum(map(len, found))),
-                sync=dict(within_1_percent=percent(offsets <= 1), exact_percent=percent(offsets == 0), clips=len(offsets)))
+    return dict(
+        landmarks=dict(error_percent=round(float(points.mean()), 3), **n),
+        pose=dict(zip(('yaw_deg', 'pitch_deg', 'roll_deg'), (round(float(t), 3) for t in turned)), **n),
+        emotion=dict(
+            clip_percent=percent(clip_right),
+            frame_percent=percent(np.concatenate(frame_right)),
+            **{f'clip_percent_level_{l}': percent(clip_right[level == l]) for l in np.unique(level).tolist()},
+            clips=len(clip_right),
+        ),
+        identity=dict(
+            clip_percent=percent(found_clip),
+            frame_percent=percent(np.concatenate(found)),
+            people=len(people),
+            frames=sum(map(len, found)),
+        ),
+        sync=dict(within_1_percent=percent(offsets <= 1), exact_percent=percent(offsets == 0), clips=len(offsets)),
+    )
 
 # %% ../../nbs/evaluation/judges.ipynb #ef9d7501
 class LandmarkBatches(Batches):
     "Frames with known landmarks: `frames` (B,3,S,S) uint8, half of them mirrored; `points` (B,68,2) in [-1,1]."
-    def __init__(self, cache, config, batch:int=32, process:int=0):
-        super().__init__(cache, config, process); self.batch = batch
+
+    def __init__(self, cache, config, batch: int = 32, process: int = 0):
+        super().__init__(cache, config, process)
+        self.batch = batch
         self.known = np.flatnonzero(np.isfinite(cache.landmarks).all((1, 2)))
         if not len(self.known):
-            raise SpeakError(f"No frame of {cache.folder.name} has landmarks, from which a judge could learn; {LANDMARKS_HOW}.")
+            raise SpeakError(
+                f"No frame of {cache.folder.name} has landmarks, from which a judge could learn; {LANDMARKS_HOW}."
+            )
+
     def __getitem__(self, step):
         rng, S = self.rng(step), self.cache.size
         at = np.sort(rng.choice(self.known, self.batch))
         frames, points = jitter(self.cache.frames[at], rng), np.array(self.cache.landmarks[at])
         flip = rng.random(self.batch) < 0.5
         frames[flip], points[flip], _ = mirror(frames[flip], points[flip], np.zeros((flip.sum(), 3), np.float32))
-        return dict(frames=torch.from_numpy(np.moveaxis(frames, -1, 1).copy()), points=torch.from_numpy(((points + 0.5)*2/S - 1).astype(np.float32)))
+        return dict(
+            frames=torch.from_numpy(np.moveaxis(frames, -1, 1).copy()),
+            points=torch.from_numpy(((points + 0.5) * 2 / S - 1).astype(np.float32)),
+        )
+
 
 class LandmarkJudge(nn.Module):
     "68 landmarks of a frame: the shipped judges' `FaceNet`, which goes on to learn from another corpus."
-    def __init__(self, judges='judges'): # name or folder, see `Judges.load`
+
+    def __init__(self, judges='judges'):  # name or folder, see `Judges.load`
         super().__init__()
         self.net = Judges.load(judges).face
-    def forward(self, x): # (B,3,S,S) in [-1,1] -> (B,68,2) in [-1,1]
+
+    def forward(self, x):  # (B,3,S,S) in [-1,1] -> (B,68,2) in [-1,1]
         return self.net(x)[0]
+
     @torch.inference_mode()
-    def read(self, frames:np.ndarray # (T,S,S,3) uint8
-            )->np.ndarray:           # (T,68,2) pixels
+    def read(
+        self,
+        frames: np.ndarray,  # (T,S,S,3) uint8
+    ) -> np.ndarray:  # (T,68,2) pixels
         "Landmarks of a video."
         S, out = frames.shape[1], []
         for i in range(0, len(frames), 64):
-            x = to_model(torch.from_numpy(np.moveaxis(frames[i:i + 64], -1, 1).copy())[:, None])
-            out.append(((self(x.to(next(self.parameters()).device)) + 1)*S/2 - 0.5).cpu().numpy())
+            x = to_model(torch.from_numpy(np.moveaxis(frames[i : i + 64], -1, 1).copy())[:, None])
+            out.append(((self(x.to(next(self.parameters()).device)) + 1) * S / 2 - 0.5).cpu().numpy())
         return np.concatenate(out)
 
-def shake_frames(frames:Tensor, # (B,3,S,S)
-           points:Tensor  # (B,68,2) in [-1,1]
-          )->tuple:
+
+def shake_frames(
+    frames: Tensor,  # (B,3,S,S)
+    points: Tensor,  # (B,68,2) in [-1,1]
+) -> tuple:
     "Frames turned by up to 15 degrees, scaled by up to a sixth and shifted by up to an eighth of their half, with their points."
-    B, r = len(frames), lambda most: (torch.rand(len(frames), device=frames.device)*2 - 1)*most
-    turn, scale, shift = r(15/57.3), 1 + r(1/6), torch.stack([r(1/8), r(1/8)], 1)
-    M = scale[:, None, None]*torch.stack([torch.stack([turn.cos(), -turn.sin()], 1), torch.stack([turn.sin(), turn.cos()], 1)], 1)      # from the new frame to the old
+    B, r = len(frames), lambda most: (torch.rand(len(frames), device=frames.device) * 2 - 1) * most
+    turn, scale, shift = r(15 / 57.3), 1 + r(1 / 6), torch.stack([r(1 / 8), r(1 / 8)], 1)
+    M = scale[:, None, None] * torch.stack(
+        [torch.stack([turn.cos(), -turn.sin()], 1), torch.stack([turn.sin(), turn.cos()], 1)], 1
+    )  # from the new frame to the old
     grid = F.affine_grid(torch.cat([M, shift[..., None]], 2), frames.shape, align_corners=False)
-    return F.grid_sample(frames, grid, padding_mode='border', align_corners=False), (points - shift[:, None]) @ torch.linalg.inv(M).transpose(1, 2)
+    return F.grid_sample(frames, grid, padding_mode='border', align_corners=False), (
+        points - shift[:, None]
+    ) @ torch.linalg.inv(M).transpose(1, 2)
+
 
 class JudgeStage(Stage):
     "Regression of landmarks, in shares of the inter-ocular distance."
+
     name = 'landmark_judge'
-    def __init__(self, c:Config, accelerator, cache, steps:int=1500):
+
+    def __init__(self, c: Config, accelerator, cache, steps: int = 1500):
         super().__init__(c, accelerator)
         self.steps, self.batches = steps, LandmarkBatches(cache, c, process=accelerator.process_index)
-        torch.manual_seed(c.seed + 1); self.add('judge', LandmarkJudge())
+        torch.manual_seed(c.seed + 1)
+        self.add('judge', LandmarkJudge())
+
     def step(self, b, k):
         frames, points = shake_frames(to_model(b['frames'][:, None]), b['points'])
-        with self.accelerator.autocast(): out = self.nets['judge'](frames).float()
+        with self.accelerator.autocast():
+            out = self.nets['judge'](frames).float()
         eyes = (points[:, 36] - points[:, 45]).norm(dim=-1)
-        loss = ((out - points).square().sum(-1) + 1e-6).sqrt().mean(1)/eyes
-        self.optimizers['judge'].zero_grad(); self.accelerator.backward(loss.mean()); self.optimizers['judge'].step()
+        loss = ((out - points).square().sum(-1) + 1e-6).sqrt().mean(1) / eyes
+        self.optimizers['judge'].zero_grad()
+        self.accelerator.backward(loss.mean())
+        self.optimizers['judge'].step()
         return dict(error=loss.mean().detach())
 
-def correlation(a:np.ndarray, b:np.ndarray)->float: # (T,) each
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:  # (T,) each
     "Pearson's correlation over the frames where both are known; NaN where one does not move."
     ok = np.isfinite(a) & np.isfinite(b)
-    return float(np.corrcoef(a[ok], b[ok])[0, 1]) if ok.sum() > 2 and a[ok].std() > 1e-9 and b[ok].std() > 1e-9 else float('nan')
+    return (
+        float(np.corrcoef(a[ok], b[ok])[0, 1])
+        if ok.sum() > 2 and a[ok].std() > 1e-9 and b[ok].std() > 1e-9
+        else float('nan')
+    )
 
-def motion(landmarks:np.ndarray # (T,68,2)
-          )->dict:              # (T,) each
+
+def motion(
+    landmarks: np.ndarray,  # (T,68,2)
+) -> dict:  # (T,) each
     "What a viewer would say moves: yaw, pitch, roll in degrees, and the mouth's opening."
     pose = head_pose(landmarks)
     return dict(yaw=pose[:, 0], pitch=pose[:, 1], roll=pose[:, 2], mouth=mouth_opening(landmarks))
 
-def judge_accuracy(judge:LandmarkJudge, cache:Cache, every:int=7)->dict:
+
+def judge_accuracy(judge: LandmarkJudge, cache: Cache, every: int = 7) -> dict:
     "The judge's own error on true frames: mean landmark error in percent of the inter-ocular distance, and correlations of what it reads with what is so."
     at = np.flatnonzero(np.isfinite(cache.landmarks).all((1, 2)))[::every]
-    if not len(at): raise SpeakError(f"No frame of {cache.folder.name} has landmarks to measure a judge by; {LANDMARKS_HOW}.")
+    if not len(at):
+        raise SpeakError(f"No frame of {cache.folder.name} has landmarks to measure a judge by; {LANDMARKS_HOW}.")
     found, true = judge.read(np.stack([cache.frames[i] for i in at])), cache.landmarks[at]
-    error = np.linalg.norm(found - true, axis=-1).mean(1)/interocular(true)
+    error = np.linalg.norm(found - true, axis=-1).mean(1) / interocular(true)
     a, b = motion(found), motion(true)
-    return dict(frames=len(at), landmark_error_percent=100*float(error.mean()), **{f'{n}_correlation': correlation(a[n], b[n]) for n in a})
+    return dict(
+        frames=len(at),
+        landmark_error_percent=100 * float(error.mean()),
+        **{f'{n}_correlation': correlation(a[n], b[n]) for n in a},
+    )

@@ -26,72 +26,105 @@ from ..data.faces import head_pose, interocular
 @dataclass(frozen=True)
 class Score:
     "What a metric found, and what a reader must know to believe it."
+
     name: str
     value: float
     unit: str
-    frames: int              # that the value is made of
-    no_face: float = 0.      # share of the frames that were left out because no face was found in them
-    details: dict = field(default_factory=dict) # further figures of the same frames
-    note: str = ''           # what is unusual about this clip
+    frames: int  # that the value is made of
+    no_face: float = 0.0  # share of the frames that were left out because no face was found in them
+    details: dict = field(default_factory=dict)  # further figures of the same frames
+    note: str = ''  # what is unusual about this clip
     counted: str = 'frames'  # or 'windows'
-    def __float__(self): return self.value
+
+    def __float__(self):
+        return self.value
+
     def __str__(self):
-        parts = [f'{self.frames} {self.counted}', f'{100*self.no_face:.3g}% left out without a face' if self.no_face else '', self.note]
+        parts = [
+            f'{self.frames} {self.counted}',
+            f'{100 * self.no_face:.3g}% left out without a face' if self.no_face else '',
+            self.note,
+        ]
         return f"{self.name} {self.value:.4g}{' ' if self.unit else ''}{self.unit} ({'; '.join(p for p in parts if p)})"
+
 
 METRICS = {}  # name -> class
 
-def metric(name:str,   # as tables print it
-           unit:str,   # '' for a plain number
-           better:str, # 'higher', 'lower', or 'zero' (nearest to it)
-           takes:tuple # what `update` is fed, in words
-          ):           # decorator of a `Metric`
+
+def metric(
+    name: str,  # as tables print it
+    unit: str,  # '' for a plain number
+    better: str,  # 'higher', 'lower', or 'zero' (nearest to it)
+    takes: tuple,  # what `update` is fed, in words
+):  # decorator of a `Metric`
     "Enter a metric into `METRICS`."
+
     def enter(cls):
         cls.name, cls.unit, cls.better, cls.takes = name, unit, better, takes
         cls.definition = cls.describe(cls)  # of the defaults, which are the class's attributes
         METRICS[name] = cls
         return cls
+
     return enter
 
-def make_metric(name:str, # of `METRICS`
-                **options # of that metric
-               ):         # a fresh accumulator
+
+def make_metric(
+    name: str,  # of `METRICS`
+    **options,  # of that metric
+):  # a fresh accumulator
     "A metric by its name; `SpeakError` for an unknown one."
-    if name not in METRICS: raise SpeakError(f"There is no metric '{name}': {nearest(name, METRICS)}")
+    if name not in METRICS:
+        raise SpeakError(f"There is no metric '{name}': {nearest(name, METRICS)}")
     return METRICS[name](**options)
 
 # %% ../../nbs/evaluation/metrics.ipynb #b81186b9
 ARROWS = dict(higher='↑', lower='↓', zero='→0')
 
+
 @dataclass
 class Metric:
     "A mean over frames, fed in chunks. A metric adds `update` and `describe`, its definition in one sentence that follows from its options."
+
     def __post_init__(self):
         self.definition = self.describe()
-        self.seen, self.kept, self.total = 0, 0, 0.
+        self.seen, self.kept, self.total = 0, 0, 0.0
 
-    def caption(self)->str:
+    def caption(self) -> str:
         "What a table prints below itself."
         return f"{self.name}{f' ({self.unit})' if self.unit else ''} {ARROWS[self.better]}: {self.definition}"
 
-    def fail(self, text): raise SpeakError(f'{self.name}: {text}')
+    def fail(self, text):
+        raise SpeakError(f'{self.name}: {text}')
 
-    def add(self, values): # (T,) or (T,k); NaN where no face was found
+    def add(self, values):  # (T,) or (T,k); NaN where no face was found
         values = np.asarray(values, np.float64)
-        if not len(values): return
+        if not len(values):
+            return
         ok = ~np.isnan(values.reshape(len(values), -1)).any(1)
-        self.seen, self.kept, self.total = self.seen + len(ok), self.kept + int(ok.sum()), self.total + values[ok].sum(0)
+        self.seen, self.kept, self.total = (
+            self.seen + len(ok),
+            self.kept + int(ok.sum()),
+            self.total + values[ok].sum(0),
+        )
 
-    def mean(self): # float or (k,)
-        if not self.seen: self.fail('no frame was given; update it with at least one')
-        if not self.kept: self.fail(f'no face was found in any of {self.seen} frames; frames that show the face are needed')
-        return self.total/self.kept
+    def mean(self):  # float or (k,)
+        if not self.seen:
+            self.fail('no frame was given; update it with at least one')
+        if not self.kept:
+            self.fail(f'no face was found in any of {self.seen} frames; frames that show the face are needed')
+        return self.total / self.kept
 
     def score(self, value, frames=None, **more):
-        return Score(self.name, float(value), self.unit, self.kept if frames is None else frames, (self.seen - self.kept)/max(1, self.seen), **more)
+        return Score(
+            self.name,
+            float(value),
+            self.unit,
+            self.kept if frames is None else frames,
+            (self.seen - self.kept) / max(1, self.seen),
+            **more,
+        )
 
-    def result(self)->Score:
+    def result(self) -> Score:
         "The figure of all that was fed so far; more may follow."
         return self.score(self.mean())
 
@@ -99,280 +132,410 @@ class Metric:
         "Both as arrays, if they have the right form and match."
         made, true = np.asarray(made), np.asarray(true)
         for who, x in (('generated', made), ('reference', true)):
-            if not right(x): self.fail(f'the {who} {what} are {x.dtype} {x.shape}, but {form} is needed')
+            if not right(x):
+                self.fail(f'the {who} {what} are {x.dtype} {x.shape}, but {form} is needed')
         if len(made) != len(true):
-            self.fail(f'{len(made)} generated and {len(true)} reference {what} were given; give as many of each, at one frame rate and cut to one length')
-        if made.shape != true.shape: self.fail(f'the generated {what} are {made.shape[1:]} and the reference {true.shape[1:]}; bring both to one size first')
+            self.fail(
+                f'{len(made)} generated and {len(true)} reference {what} were given; give as many of each, at one frame rate and cut to one length'
+            )
+        if made.shape != true.shape:
+            self.fail(
+                f'the generated {what} are {made.shape[1:]} and the reference {true.shape[1:]}; bring both to one size first'
+            )
         return made, true
 
-    def frames(self, made, true): return self.pair(made, true, 'uint8 (T,H,W,3) RGB', _is_frames)
+    def frames(self, made, true):
+        return self.pair(made, true, 'uint8 (T,H,W,3) RGB', _is_frames)
 
-def _is_frames(x): return x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3
 
-def _array(x): # what a network returned
+def _is_frames(x):
+    return x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3
+
+
+def _array(x):  # what a network returned
     return np.asarray(x.detach().float().cpu() if isinstance(x, torch.Tensor) else x, np.float64)
 
 # %% ../../nbs/evaluation/metrics.ipynb #0c7715a9
 @metric('SSIM', '', 'higher', ('frames', 'frames'))
 class SSIM(Metric):
     "scikit-image's defaults, as ATVG and EAT call it."
-    def describe(self): return 'Structural similarity of RGB frames, 7x7 uniform window, sample covariance (scikit-image defaults), data range 255, mean over channels, pixels and frames.'
+
+    def describe(self):
+        return 'Structural similarity of RGB frames, 7x7 uniform window, sample covariance (scikit-image defaults), data range 255, mean over channels, pixels and frames.'
+
     options, window = {}, 7
-    def update(self, made, true): # uint8 (T,H,W,3) each
+
+    def update(self, made, true):  # uint8 (T,H,W,3) each
         "Compare the next frames with theirs."
         made, true = self.frames(made, true)
-        if min(made.shape[1:3]) < self.window: self.fail(f'frames of {made.shape[2]}x{made.shape[1]} pixels are smaller than its window of {self.window}x{self.window}; give larger frames')
-        self.add([structural_similarity(t, m, channel_axis=2, data_range=255, **self.options) for m, t in zip(made, true)])
+        if min(made.shape[1:3]) < self.window:
+            self.fail(
+                f'frames of {made.shape[2]}x{made.shape[1]} pixels are smaller than its window of {self.window}x{self.window}; give larger frames'
+            )
+        self.add(
+            [structural_similarity(t, m, channel_axis=2, data_range=255, **self.options) for m, t in zip(made, true)]
+        )
+
 
 @metric('SSIM_gaussian', '', 'higher', ('frames', 'frames'))
 class SSIMGaussian(SSIM):
     "Wang et al.'s own window."
-    def describe(self): return 'Structural similarity of RGB frames, 11x11 Gaussian window of sigma 1.5, population covariance (Wang et al., 2004), data range 255, mean over channels, pixels and frames.'
+
+    def describe(self):
+        return 'Structural similarity of RGB frames, 11x11 Gaussian window of sigma 1.5, population covariance (Wang et al., 2004), data range 255, mean over channels, pixels and frames.'
+
     options, window = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False), 11
 
 # %% ../../nbs/evaluation/metrics.ipynb #88d07798
-def decibels(error): # mean squared error of pictures whose range is 0..255
+def decibels(error):  # mean squared error of pictures whose range is 0..255
     "Peak signal-to-noise ratio; infinite for no error."
     error = np.asarray(error, np.float64)
-    return np.where(error > 0, 10*np.log10(255**2/np.where(error > 0, error, 1)), np.inf)
+    return np.where(error > 0, 10 * np.log10(255**2 / np.where(error > 0, error, 1)), np.inf)
+
 
 @metric('PSNR', 'dB', 'higher', ('frames', 'frames'))
 class PSNR(Metric):
     "Peak signal-to-noise ratio, computed in floating point."
-    def describe(self): return 'Peak signal-to-noise ratio of RGB frames in floating point, peak 255, mean over frames of the decibels of each.'
+
+    def describe(self):
+        return 'Peak signal-to-noise ratio of RGB frames in floating point, peak 255, mean over frames of the decibels of each.'
+
     def __post_init__(self):
         super().__post_init__()
-        self.errors, self.identical = 0., 0
-    def update(self, made, true): # uint8 (T,H,W,3) each
+        self.errors, self.identical = 0.0, 0
+
+    def update(self, made, true):  # uint8 (T,H,W,3) each
         "Compare the next frames with theirs."
         error = np.array([mean_squared_error(t, m) for m, t in zip(*self.frames(made, true))])
-        self.errors += error.sum(); self.identical += int((error == 0).sum())
+        self.errors += error.sum()
+        self.identical += int((error == 0).sum())
         self.add(decibels(error))
-    def result(self)->Score:
+
+    def result(self) -> Score:
         "The mean; infinite as soon as one frame equals its reference, which the note says."
-        return self.score(self.mean(), details=dict(of_mean_error=float(decibels(self.errors/self.kept)), identical_frames=self.identical),
-                          note=f'{self.identical} frames equal their reference' if self.identical else '')
+        return self.score(
+            self.mean(),
+            details=dict(of_mean_error=float(decibels(self.errors / self.kept)), identical_frames=self.identical),
+            note=f'{self.identical} frames equal their reference' if self.identical else '',
+        )
+
 
 @metric('PSNR_uint8_wrap', 'dB', 'higher', ('frames', 'frames'))
 class PSNRWrap(Metric):
     "Not a PSNR: a mistake of published code, for comparison with tables that were made with it."
-    def describe(self): return 'NOT a true PSNR, only for comparison with published tables: grey frames, difference and square in wrapping 8-bit arithmetic, equal frames 100 dB, as in the evaluation code of ATVG (Chen et al., 2019); mean over frames.'
-    def update(self, made, true): # uint8 (T,H,W,3) each
+
+    def describe(self):
+        return 'NOT a true PSNR, only for comparison with published tables: grey frames, difference and square in wrapping 8-bit arithmetic, equal frames 100 dB, as in the evaluation code of ATVG (Chen et al., 2019); mean over frames.'
+
+    def update(self, made, true):  # uint8 (T,H,W,3) each
         "Compare the next frames with theirs."
         grey = lambda frame: np.asarray(Image.fromarray(frame).convert('L'))
         made, true = self.frames(made, true)
-        self.add([min(100., decibels(np.mean((grey(m) - grey(t))**2))) for m, t in zip(made, true)])
+        self.add([min(100.0, decibels(np.mean((grey(m) - grey(t)) ** 2))) for m, t in zip(made, true)])
 
 # %% ../../nbs/evaluation/metrics.ipynb #011c5453
 @dataclass
 class LMD(Metric):
     "Landmark distance; a frame counts if a face was found in both pictures."
-    reduce: str = 'mean'       # over the points: 'mean' or 'sum'
-    centred: bool = True       # each set moved to its own mean
-    size: int = None           # height of the frames in which the landmarks lie, pixels; needed for `at`
-    at: int = None             # height of the picture in whose pixels the figure is; None: the frames' own
+
+    reduce: str = 'mean'  # over the points: 'mean' or 'sum'
+    centred: bool = True  # each set moved to its own mean
+    size: int = None  # height of the frames in which the landmarks lie, pixels; needed for `at`
+    at: int = None  # height of the picture in whose pixels the figure is; None: the frames' own
     interocular: bool = False  # in percent of the true face's distance of the outer eye corners instead of pixels
     points, which = slice(0, 68), 'all 68 landmarks'
 
     def describe(self):
-        unit = "in percent of the true outer-eye distance" if self.interocular else f"in pixels of {f'a picture {self.at} pixels high' if self.at else 'the frames as they are'}"
-        return (f"Euclidean distance between {self.which} of the generated and the true frame, {'each set centred on its own mean, ' if self.centred else ''}"
-                f"{unit}, {self.reduce} over points, mean over the frames in which both faces were found.")
+        unit = (
+            "in percent of the true outer-eye distance"
+            if self.interocular
+            else f"in pixels of {f'a picture {self.at} pixels high' if self.at else 'the frames as they are'}"
+        )
+        return (
+            f"Euclidean distance between {self.which} of the generated and the true frame, {'each set centred on its own mean, ' if self.centred else ''}"
+            f"{unit}, {self.reduce} over points, mean over the frames in which both faces were found."
+        )
+
     def __post_init__(self):
-        if self.reduce not in ('mean', 'sum'): self.fail(f"reduce cannot be '{self.reduce}'; it must be 'mean' or 'sum'")
-        if self.at and not self.size: self.fail(f'figures at {self.at} pixels need the size of the frames in which the landmarks lie; give size too')
-        if self.at and self.interocular: self.fail('figures in percent of the eye distance have no resolution; give at or interocular, not both')
+        if self.reduce not in ('mean', 'sum'):
+            self.fail(f"reduce cannot be '{self.reduce}'; it must be 'mean' or 'sum'")
+        if self.at and not self.size:
+            self.fail(
+                f'figures at {self.at} pixels need the size of the frames in which the landmarks lie; give size too'
+            )
+        if self.at and self.interocular:
+            self.fail('figures in percent of the eye distance have no resolution; give at or interocular, not both')
         super().__post_init__()
-        if self.interocular: self.unit = '%'
+        if self.interocular:
+            self.unit = '%'
         self.lost = np.zeros(2, int)
 
-    def update(self, made, true): # (T,68,2) pixels each; NaN where no face was found
+    def update(self, made, true):  # (T,68,2) pixels each; NaN where no face was found
         "Compare the next frames' landmarks with theirs."
         made, true = self.pair(made, true, '(T,68,2)', lambda x: x.shape[1:] == (68, 2), 'landmarks')
         self.lost += [int((~np.isfinite(x)).any((1, 2)).sum()) for x in (made, true)]
-        a, b = (np.where(np.isfinite(x).all((1, 2), keepdims=True), x, np.nan)[:,self.points].astype(np.float64) for x in (made, true))
-        if self.centred: a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+        a, b = (
+            np.where(np.isfinite(x).all((1, 2), keepdims=True), x, np.nan)[:, self.points].astype(np.float64)
+            for x in (made, true)
+        )
+        if self.centred:
+            a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
         distance = getattr(np.linalg.norm(a - b, axis=-1), self.reduce)(1)
-        scale = 100/interocular(true) if self.interocular else self.at/self.size if self.at else 1
-        self.add(distance*scale)
+        scale = 100 / interocular(true) if self.interocular else self.at / self.size if self.at else 1
+        self.add(distance * scale)
 
-    def result(self)->Score:
+    def result(self) -> Score:
         "The mean, and in how many frames of either video no face was found."
-        return self.score(self.mean(), details=dict(zip(('no_face_generated', 'no_face_reference'), (self.lost/self.seen).tolist())))
+        return self.score(
+            self.mean(), details=dict(zip(('no_face_generated', 'no_face_reference'), (self.lost / self.seen).tolist()))
+        )
+
 
 @metric('F-LMD', 'px', 'lower', ('landmarks', 'landmarks'))
-class FLMD(LMD): "Of all 68 points."
+class FLMD(LMD):
+    "Of all 68 points."
+
 
 @metric('M-LMD', 'px', 'lower', ('landmarks', 'landmarks'))
 class MLMD(LMD):
     "Of the mouth."
+
     points, which = slice(48, 68), 'the 20 landmarks of the mouth (48-67)'
 
 # %% ../../nbs/evaluation/metrics.ipynb #422fc429
 class PoseError(Metric):
     "Mean absolute difference of one angle; `details` has all three."
+
     axis = 0
     axes = ('yaw', 'pitch', 'roll')
-    def describe(self): return f'Absolute difference of the {self.axes[self.axis]} of the generated and the true head, fitted to landmarks unless another reader is named, mean over the frames in which both faces were found.'
-    def update(self, made, true): # (T,68,2) landmarks in pixels, or (T,3) degrees yaw, pitch, roll; NaN where no face was found
+
+    def describe(self):
+        return f'Absolute difference of the {self.axes[self.axis]} of the generated and the true head, fitted to landmarks unless another reader is named, mean over the frames in which both faces were found.'
+
+    def update(
+        self, made, true
+    ):  # (T,68,2) landmarks in pixels, or (T,3) degrees yaw, pitch, roll; NaN where no face was found
         "Compare the next heads with theirs."
-        made, true = self.pair(made, true, 'landmarks (T,68,2) or angles (T,3)', lambda x: x.shape[1:] in ((68, 2), (3,)), 'poses')
+        made, true = self.pair(
+            made, true, 'landmarks (T,68,2) or angles (T,3)', lambda x: x.shape[1:] in ((68, 2), (3,)), 'poses'
+        )
         made, true = (np.asarray(head_pose(x) if x.ndim == 3 else x, np.float64) for x in (made, true))
         self.add(np.abs((made - true + 180) % 360 - 180))
-    def result(self)->Score:
+
+    def result(self) -> Score:
         "The mean of the axis."
         mean = np.broadcast_to(self.mean(), 3)
         return self.score(mean[self.axis], details=dict(zip(self.axes, mean.tolist())))
 
-@metric('Yaw_error', 'degrees', 'lower', ('landmarks or angles',)*2)
-class YawError(PoseError): "To the side."
 
-@metric('Pitch_error', 'degrees', 'lower', ('landmarks or angles',)*2)
+@metric('Yaw_error', 'degrees', 'lower', ('landmarks or angles',) * 2)
+class YawError(PoseError):
+    "To the side."
+
+
+@metric('Pitch_error', 'degrees', 'lower', ('landmarks or angles',) * 2)
 class PitchError(PoseError):
     "Up and down."
+
     axis = 1
 
-@metric('Roll_error', 'degrees', 'lower', ('landmarks or angles',)*2)
+
+@metric('Roll_error', 'degrees', 'lower', ('landmarks or angles',) * 2)
 class RollError(PoseError):
     "Leaning."
+
     axis = 2
 
 # %% ../../nbs/evaluation/metrics.ipynb #9825860e
-SYNC_FPS = 25             # the rate of the published procedure
-SHORT_WINDOWS = 95        # 100 frames: shorter tracks are dropped by the published pipeline
+SYNC_FPS = 25  # the rate of the published procedure
+SHORT_WINDOWS = 95  # 100 frames: shorter tracks are dropped by the published pipeline
+
 
 @dataclass
 class Sync(Metric):
     "Mean distances of two streams of embeddings of one clip, at each shift."
-    vshift: int = 15          # frames that the sound is moved, either way
-    edges: str = 'zero'       # beyond the clip's ends: 'zero' vectors, as published, or 'cut'
-    fps: float = SYNC_FPS     # windows a second
+
+    vshift: int = 15  # frames that the sound is moved, either way
+    edges: str = 'zero'  # beyond the clip's ends: 'zero' vectors, as published, or 'cut'
+    fps: float = SYNC_FPS  # windows a second
     network: str = 'SyncNet'  # whose embeddings, for the caption
     reads = ''
 
     def describe(self):
-        return (f"{self.reads} of the mean distances between {self.network} embeddings of lips and sound at shifts of -{self.vshift} to {self.vshift} frames at {self.fps:g} fps, "
-                f"{'zeros beyond the clip (the published procedure)' if self.edges == 'zero' else 'over the windows that overlap'}.")
+        return (
+            f"{self.reads} of the mean distances between {self.network} embeddings of lips and sound at shifts of -{self.vshift} to {self.vshift} frames at {self.fps:g} fps, "
+            f"{'zeros beyond the clip (the published procedure)' if self.edges == 'zero' else 'over the windows that overlap'}."
+        )
+
     def __post_init__(self):
-        if self.edges not in ('zero', 'cut'): self.fail(f"edges cannot be '{self.edges}'; it must be 'zero' or 'cut'")
+        if self.edges not in ('zero', 'cut'):
+            self.fail(f"edges cannot be '{self.edges}'; it must be 'zero' or 'cut'")
         super().__post_init__()
         self.video = self.audio = None  # rows not yet compared; audio starts `vshift` rows before video
-        self.sums, self.counts, self.counted = np.zeros(2*self.vshift+1), np.zeros(2*self.vshift+1, int), [0, 0]
+        self.sums, self.counts, self.counted = np.zeros(2 * self.vshift + 1), np.zeros(2 * self.vshift + 1, int), [0, 0]
 
-    def update(self, video, audio): # (T,E) and (T',E), numpy or torch; window t of both starts at the same time
+    def update(self, video, audio):  # (T,E) and (T',E), numpy or torch; window t of both starts at the same time
         "The next embeddings; the streams may advance unevenly."
         video, audio = (torch.from_numpy(_array(x)) for x in (video, audio))
         for what, x in (('video', video), ('audio', audio)):
-            if x.ndim != 2 or not torch.isfinite(x).all(): self.fail(f'the {what} embeddings are of shape {tuple(x.shape)} or not finite; finite (T,E) is needed')
+            if x.ndim != 2 or not torch.isfinite(x).all():
+                self.fail(f'the {what} embeddings are of shape {tuple(x.shape)} or not finite; finite (T,E) is needed')
         if self.video is None:
-            if not (len(video) or len(audio)): return
+            if not (len(video) or len(audio)):
+                return
             E = (video if len(video) else audio).shape[1]
             self.video, self.audio = torch.zeros(0, E).double(), torch.zeros(self.vshift, E).double()
         for what, x in (('video', video), ('audio', audio)):
-            if len(x) and x.shape[1] != self.video.shape[1]: self.fail(f'the {what} embeddings have {x.shape[1]} numbers and those before {self.video.shape[1]}; both networks must embed into one space')
-        self.video, self.audio = (torch.cat([a, b]) if len(b) else a for a, b in ((self.video, video), (self.audio, audio)))
+            if len(x) and x.shape[1] != self.video.shape[1]:
+                self.fail(
+                    f'the {what} embeddings have {x.shape[1]} numbers and those before {self.video.shape[1]}; both networks must embed into one space'
+                )
+        self.video, self.audio = (
+            torch.cat([a, b]) if len(b) else a for a, b in ((self.video, video), (self.audio, audio))
+        )
         self.counted = [n + len(x) for n, x in zip(self.counted, (video, audio))]
         # A window is compared once both streams reach `vshift` beyond it: until then the shorter may turn out to end the clip.
         done = self.counted[0] - len(self.video)
         ready = min(self.counted) - self.vshift - done
         if ready > 0:
-            sums, counts = self.compare(self.video[:ready], self.audio[:ready+2*self.vshift], done, np.inf)
+            sums, counts = self.compare(self.video[:ready], self.audio[: ready + 2 * self.vshift], done, np.inf)
             self.sums, self.counts = self.sums + sums, self.counts + counts
             self.video, self.audio = self.video[ready:], self.audio[ready:]
 
-    def compare(self, video, audio, first, end): # (n,E), (n+2*vshift,E), index of the first window, number of windows of the clip
+    def compare(
+        self, video, audio, first, end
+    ):  # (n,E), (n+2*vshift,E), index of the first window, number of windows of the clip
         n, sums, counts = len(video), [], []
-        for k in range(2*self.vshift+1):
+        for k in range(2 * self.vshift + 1):
             at = torch.arange(first, first + n) + k - self.vshift
             ok = (at >= 0) & (at < end) if self.edges == 'cut' else torch.ones(n, dtype=bool)
-            sums.append(float(pairwise_distance(video, audio[k:k+n])[ok].sum())); counts.append(int(ok.sum()))
+            sums.append(float(pairwise_distance(video, audio[k : k + n])[ok].sum()))
+            counts.append(int(ok.sum()))
         return np.array(sums), np.array(counts)
 
-    def result(self)->Score:
+    def result(self) -> Score:
         "The clip's figure; `details` has confidence, distance, offset and the 31 means."
         T, V = min(self.counted), self.vshift
         if T <= V:
-            self.fail(f'the clip has {T} windows of five frames, and shifts of {V} need at least {V+1} ({V+6} frames, {(V+6)/self.fps:.2f} s at {self.fps:g} fps); give a longer clip, or a smaller vshift for all clips')
+            self.fail(
+                f'the clip has {T} windows of five frames, and shifts of {V} need at least {V + 1} ({V + 6} frames, {(V + 6) / self.fps:.2f} s at {self.fps:g} fps); give a longer clip, or a smaller vshift for all clips'
+            )
         done = self.counted[0] - len(self.video)
         rest = T - done
-        tail = self.audio[:rest+V]
-        sums, counts = self.compare(self.video[:rest], torch.cat([tail, torch.zeros(rest + 2*V - len(tail), tail.shape[1])]), done, T)
-        means = (self.sums + sums)/(self.counts + counts)
+        tail = self.audio[: rest + V]
+        sums, counts = self.compare(
+            self.video[:rest], torch.cat([tail, torch.zeros(rest + 2 * V - len(tail), tail.shape[1])]), done, T
+        )
+        means = (self.sums + sums) / (self.counts + counts)
         best = int(means.argmin())
-        found = dict(confidence=float(np.median(means) - means[best]), distance=float(means[best]), offset=V - best, means=means.tolist())
-        note = f'under the {SHORT_WINDOWS} windows (100 frames) below which the published pipeline drops a clip' if T < SHORT_WINDOWS else ''
+        found = dict(
+            confidence=float(np.median(means) - means[best]),
+            distance=float(means[best]),
+            offset=V - best,
+            means=means.tolist(),
+        )
+        note = (
+            f'under the {SHORT_WINDOWS} windows (100 frames) below which the published pipeline drops a clip'
+            if T < SHORT_WINDOWS
+            else ''
+        )
         return Score(self.name, float(found[self.reports]), self.unit, T, details=found, note=note, counted='windows')
+
 
 @metric('Sync_conf', '', 'higher', ('video embeddings', 'audio embeddings'))
 class SyncConf(Sync):
     "Also called LSE-C."
+
     reads, reports = 'Sync confidence (LSE-C): median minus minimum', 'confidence'
+
 
 @metric('LSE-D', '', 'lower', ('video embeddings', 'audio embeddings'))
 class SyncDistance(Sync):
     "The smallest mean distance."
+
     reads, reports = 'Minimum', 'distance'
+
 
 @metric('AV_offset', 'frames', 'zero', ('video embeddings', 'audio embeddings'))
 class SyncOffset(Sync):
     "Positive when the sound is ahead."
+
     reads, reports = 'Shift of the minimum (positive: sound ahead)', 'offset'
 
 # %% ../../nbs/evaluation/metrics.ipynb #742cd718
-def mfcc(wave # (N,) 16 kHz as 16-bit numbers; the first sample only precedes the first step
-        )->np.ndarray: # (L,13), L = (N-1-400)//160 + 1
+def mfcc(
+    wave,  # (N,) 16 kHz as 16-bit numbers; the first sample only precedes the first step
+) -> np.ndarray:  # (L,13), L = (N-1-400)//160 + 1
     "Mel-frequency cepstral coefficients, 100 steps a second: the defaults of python_speech_features, which the published SyncNet heard."
     wave = np.asarray(wave, np.float64)
-    wave = wave[1:] - .97*wave[:-1]
-    steps = np.lib.stride_tricks.sliding_window_view(wave, 400)[::160]        # (L,400), 25 ms each
-    power = np.abs(np.fft.rfft(steps, 512))**2/512                            # (L,257)
+    wave = wave[1:] - 0.97 * wave[:-1]
+    steps = np.lib.stride_tricks.sliding_window_view(wave, 400)[::160]  # (L,400), 25 ms each
+    power = np.abs(np.fft.rfft(steps, 512)) ** 2 / 512  # (L,257)
     tiny = lambda x: np.where(x == 0, np.finfo(float).eps, x)
-    out = dct(np.log(tiny(power@_mel_bank().T)), norm='ortho')[:,:13]         # (L,13)
-    out *= 1 + 11*np.sin(np.pi*np.arange(13)/22)                              # lifter
-    out[:,0] = np.log(tiny(power.sum(1)))                                     # the first is the energy
+    out = dct(np.log(tiny(power @ _mel_bank().T)), norm='ortho')[:, :13]  # (L,13)
+    out *= 1 + 11 * np.sin(np.pi * np.arange(13) / 22)  # lifter
+    out[:, 0] = np.log(tiny(power.sum(1)))  # the first is the energy
     return out
 
-def _mel_bank(): # (26,257) triangles between 0 and 8000 Hz
-    top = 2595*np.log10(1 + SAMPLE_RATE/2/700)
-    edges = np.floor(513*700*(10**(np.linspace(0, top, 28)/2595) - 1)/SAMPLE_RATE)
+
+def _mel_bank():  # (26,257) triangles between 0 and 8000 Hz
+    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
+    edges = np.floor(513 * 700 * (10 ** (np.linspace(0, top, 28) / 2595) - 1) / SAMPLE_RATE)
     x = np.arange(257)
-    rise, fall = ((x - edges[:-2,None])/np.diff(edges)[:-1,None], (edges[2:,None] - x)/np.diff(edges)[1:,None])
+    rise, fall = ((x - edges[:-2, None]) / np.diff(edges)[:-1, None], (edges[2:, None] - x) / np.diff(edges)[1:, None])
     return np.minimum(rise, fall).clip(0)
+
 
 class SyncFeed:
     "Frames and sound in, embeddings of the published SyncNet's windows out."
-    def __init__(self,
-        embed_video:Callable,    # (n,3,5,224,224) float32, BGR 0-255 -> (n,E)
-        embed_audio:Callable,    # (n,1,13,20) float32 -> (n,E)
-        fps:float=FPS,           # of the frames that come
-        batch:int=16,            # windows that the networks see at once
+
+    def __init__(
+        self,
+        embed_video: Callable,  # (n,3,5,224,224) float32, BGR 0-255 -> (n,E)
+        embed_audio: Callable,  # (n,1,13,20) float32 -> (n,E)
+        fps: float = FPS,  # of the frames that come
+        batch: int = 16,  # windows that the networks see at once
     ):
         self.embed_video, self.embed_audio, self.fps, self.batch = embed_video, embed_audio, fps, batch
         self.seen = self.taken = self.done = self.samples = 0  # frames in, frames at 25 fps, windows out, samples in
-        self.frames, self.wave = [], np.zeros(1)               # from window `done` on; the wave with one sample before it
+        self.frames, self.wave = [], np.zeros(1)  # from window `done` on; the wave with one sample before it
 
     @torch.inference_mode()
-    def update(self, frames, # uint8 (T,H,W,3) RGB, of the head alone
-               wave,         # float32 (N,), 16 kHz in [-1,1]; sample 0 of the first chunk at frame 0
-              )->tuple:      # (n,E), (n,E): the windows that are complete now; (0,0) if none is
+    def update(
+        self,
+        frames,  # uint8 (T,H,W,3) RGB, of the head alone
+        wave,  # float32 (N,), 16 kHz in [-1,1]; sample 0 of the first chunk at frame 0
+    ) -> tuple:  # (n,E), (n,E): the windows that are complete now; (0,0) if none is
         "The next frames and sound; they may advance unevenly."
         frames, wave = np.asarray(frames), np.asarray(wave)
-        if not _is_frames(frames): raise SpeakError(f'SyncNet: the frames are {frames.dtype} {frames.shape}, but uint8 (T,H,W,3) RGB is needed')
-        if wave.ndim != 1 or wave.dtype.kind != 'f': raise SpeakError(f'SyncNet: the sound is {wave.dtype} {wave.shape}, but floats (N,), mono at {SAMPLE_RATE} Hz in [-1,1], are needed')
+        if not _is_frames(frames):
+            raise SpeakError(
+                f'SyncNet: the frames are {frames.dtype} {frames.shape}, but uint8 (T,H,W,3) RGB is needed'
+            )
+        if wave.ndim != 1 or wave.dtype.kind != 'f':
+            raise SpeakError(
+                f'SyncNet: the sound is {wave.dtype} {wave.shape}, but floats (N,), mono at {SAMPLE_RATE} Hz in [-1,1], are needed'
+            )
         for frame in frames:
-            while int(self.taken*self.fps/SYNC_FPS + 1e-6) == self.seen:  # the frame that is shown at taken/25 s
-                self.frames.append(np.asarray(Image.fromarray(frame).resize((224, 224), Image.BILINEAR))[...,::-1]); self.taken += 1
+            while int(self.taken * self.fps / SYNC_FPS + 1e-6) == self.seen:  # the frame that is shown at taken/25 s
+                self.frames.append(np.asarray(Image.fromarray(frame).resize((224, 224), Image.BILINEAR))[..., ::-1])
+                self.taken += 1
             self.seen += 1
-        self.wave, self.samples = np.append(self.wave, np.round(wave*32768.).clip(-32768, 32767)), self.samples + len(wave)
+        self.wave, self.samples = (
+            np.append(self.wave, np.round(wave * 32768.0).clip(-32768, 32767)),
+            self.samples + len(wave),
+        )
         out = [[], []]
-        while (n := min(self.batch, min(self.taken, self.samples//640) - 5 - self.done)) > 0:  # the published code leaves out the last window
-            x = np.stack(self.frames[:n+4])                                      # (n+4,224,224,3)
-            x = np.lib.stride_tricks.sliding_window_view(x, 5, 0)                # (n,224,224,3,5)
-            sound = mfcc(self.wave[:1 + 640*(n-1) + 160*19 + 400])               # (4n+16,13)
-            sound = np.stack([sound[4*i:4*i+20].T[None] for i in range(n)])      # (n,1,13,20)
+        while (
+            n := min(self.batch, min(self.taken, self.samples // 640) - 5 - self.done)
+        ) > 0:  # the published code leaves out the last window
+            x = np.stack(self.frames[: n + 4])  # (n+4,224,224,3)
+            x = np.lib.stride_tricks.sliding_window_view(x, 5, 0)  # (n,224,224,3,5)
+            sound = mfcc(self.wave[: 1 + 640 * (n - 1) + 160 * 19 + 400])  # (4n+16,13)
+            sound = np.stack([sound[4 * i : 4 * i + 20].T[None] for i in range(n)])  # (n,1,13,20)
             out[0].append(_array(self.embed_video(torch.from_numpy(x.transpose(0, 3, 4, 1, 2).astype(np.float32)))))
             out[1].append(_array(self.embed_audio(torch.from_numpy(sound.astype(np.float32)))))
-            self.frames, self.wave, self.done = self.frames[n:], self.wave[640*n:], self.done + n
+            self.frames, self.wave, self.done = self.frames[n:], self.wave[640 * n :], self.done + n
         return tuple(np.concatenate(o) if o else np.zeros((0, 0)) for o in out)
 
 # %% ../../nbs/evaluation/metrics.ipynb #eebfe14b
@@ -380,21 +543,31 @@ class SyncFeed:
 @dataclass
 class IdentitySimilarity(Metric):
     "Cosine of identity embeddings."
-    embed: Callable          # uint8 (T,H,W,3) -> (T,E), numpy or torch; NaN rows where no face was found
-    network: str = 'a face recognition network'
-    def describe(self): return f"Cosine of the embeddings by {self.network} of the generated and the reference frame, mean over the frames in which both faces were found."
-    def update(self, made, true): # uint8 (T,H,W,3) each; or one reference (1,H,W,3) for all
-        "Compare the next frames with theirs, or with the one identity picture."
-        if not len(made): return
-        if len(true) == 1 != len(made): made, true = np.asarray(made), np.asarray(true); self.frames(made[:1], true)
-        else: made, true = self.frames(made, true)
-        a, b = _rows(self, self.embed(made), len(made)), _rows(self, self.embed(true), len(true))
-        unit = lambda x: x/np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
-        self.add((unit(a)*unit(b)).sum(1))
 
-def _rows(m, x, T): # what a network passed in returned for T frames
+    embed: Callable  # uint8 (T,H,W,3) -> (T,E), numpy or torch; NaN rows where no face was found
+    network: str = 'a face recognition network'
+
+    def describe(self):
+        return f"Cosine of the embeddings by {self.network} of the generated and the reference frame, mean over the frames in which both faces were found."
+
+    def update(self, made, true):  # uint8 (T,H,W,3) each; or one reference (1,H,W,3) for all
+        "Compare the next frames with theirs, or with the one identity picture."
+        if not len(made):
+            return
+        if len(true) == 1 != len(made):
+            made, true = np.asarray(made), np.asarray(true)
+            self.frames(made[:1], true)
+        else:
+            made, true = self.frames(made, true)
+        a, b = _rows(self, self.embed(made), len(made)), _rows(self, self.embed(true), len(true))
+        unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+        self.add((unit(a) * unit(b)).sum(1))
+
+
+def _rows(m, x, T):  # what a network passed in returned for T frames
     x = _array(x)
-    if x.ndim != 2 or len(x) != T: m.fail(f'the network gave {x.shape} for {T} frames; one row per frame, ({T},E), is needed')
+    if x.ndim != 2 or len(x) != T:
+        m.fail(f'the network gave {x.shape} for {T} frames; one row per frame, ({T},E), is needed')
     return x
 
 # %% ../../nbs/evaluation/metrics.ipynb #f4e77e79
@@ -402,92 +575,146 @@ def _rows(m, x, T): # what a network passed in returned for T frames
 @dataclass
 class EmotionAccuracy(Metric):
     "How often a classifier sees the emotion that was asked for."
-    classify: Callable            # uint8 (T,H,W,3) -> scores (T,K), larger is likelier; NaN rows where no face was found
-    classes: tuple = EMOTIONS     # names of the K columns
-    vote: str = 'frame'           # 'frame', or 'clip': one verdict on all frames together, 0 or 100
+
+    classify: Callable  # uint8 (T,H,W,3) -> scores (T,K), larger is likelier; NaN rows where no face was found
+    classes: tuple = EMOTIONS  # names of the K columns
+    vote: str = 'frame'  # 'frame', or 'clip': one verdict on all frames together, 0 or 100
     network: str = 'a classifier'
-    own_accuracy: float = None    # of the classifier on true clips, percent
+    own_accuracy: float = None  # of the classifier on true clips, percent
+
     def describe(self):
-        own = 'whose own accuracy on true clips is not stated' if self.own_accuracy is None else f'that is right on {self.own_accuracy:.1f}% of true ones'
+        own = (
+            'whose own accuracy on true clips is not stated'
+            if self.own_accuracy is None
+            else f'that is right on {self.own_accuracy:.1f}% of true ones'
+        )
         return f"Share of {self.vote}s in which {self.network}, {own}, sees the emotion of the emotion input, among {len(self.classes)}."
+
     def __post_init__(self):
-        if self.vote not in ('frame', 'clip'): self.fail(f"vote cannot be '{self.vote}'; it must be 'frame' or 'clip'")
+        if self.vote not in ('frame', 'clip'):
+            self.fail(f"vote cannot be '{self.vote}'; it must be 'frame' or 'clip'")
         super().__post_init__()
-        self.scores, self.wanted = 0., None
-    def update(self, made, emotion): # uint8 (T,H,W,3); the name or number of the one emotion
+        self.scores, self.wanted = 0.0, None
+
+    def update(self, made, emotion):  # uint8 (T,H,W,3); the name or number of the one emotion
         "Read the next frames."
         made, _ = self.frames(made, made)
-        if not len(made): return
-        if isinstance(emotion, str) and emotion not in self.classes: self.fail(f"there is no emotion '{emotion}': {nearest(emotion, self.classes)}")
+        if not len(made):
+            return
+        if isinstance(emotion, str) and emotion not in self.classes:
+            self.fail(f"there is no emotion '{emotion}': {nearest(emotion, self.classes)}")
         wanted = self.classes.index(emotion) if isinstance(emotion, str) else int(emotion)
-        if not 0 <= wanted < len(self.classes): self.fail(f'emotion {wanted} is not among {len(self.classes)}; give its name or 0 to {len(self.classes)-1}')
-        if self.wanted not in (None, wanted): self.fail(f"'{self.classes[wanted]}' follows '{self.classes[self.wanted]}'; use one accumulator for each clip")
+        if not 0 <= wanted < len(self.classes):
+            self.fail(
+                f'emotion {wanted} is not among {len(self.classes)}; give its name or 0 to {len(self.classes) - 1}'
+            )
+        if self.wanted not in (None, wanted):
+            self.fail(
+                f"'{self.classes[wanted]}' follows '{self.classes[self.wanted]}'; use one accumulator for each clip"
+            )
         scores, self.wanted = _rows(self, self.classify(made), len(made)), wanted
-        if scores.shape[1] != len(self.classes): self.fail(f'the classifier knows {scores.shape[1]} emotions and classes names {len(self.classes)}; name its columns')
+        if scores.shape[1] != len(self.classes):
+            self.fail(
+                f'the classifier knows {scores.shape[1]} emotions and classes names {len(self.classes)}; name its columns'
+            )
         ok = ~np.isnan(scores).any(1)
         self.scores = self.scores + scores[ok].sum(0)
-        self.add(np.where(ok, 100.*(np.where(ok[:,None], scores, 0).argmax(1) == wanted), np.nan))
-    def result(self)->Score:
+        self.add(np.where(ok, 100.0 * (np.where(ok[:, None], scores, 0).argmax(1) == wanted), np.nan))
+
+    def result(self) -> Score:
         "Percent of frames, or 0 or 100 for the clip; `details` has both and what was seen."
         by_frame, seen = self.mean(), int(np.argmax(self.scores))
-        by_clip = 100.*(seen == self.wanted)
-        return self.score(by_frame if self.vote == 'frame' else by_clip, details=dict(frame=float(by_frame), clip=by_clip, seen=self.classes[seen]))
+        by_clip = 100.0 * (seen == self.wanted)
+        return self.score(
+            by_frame if self.vote == 'frame' else by_clip,
+            details=dict(frame=float(by_frame), clip=by_clip, seen=self.classes[seen]),
+        )
 
 # %% ../../nbs/evaluation/metrics.ipynb #bcd523c6
 class _Moments:
     "Mean and covariance of rows that come in chunks (Chan et al., 1983), in float64."
-    def __init__(self): self.n, self.mean, self.scatter = 0, 0., 0.
-    def add(self, x): # (T,D)
-        if not len(x): return
+
+    def __init__(self):
+        self.n, self.mean, self.scatter = 0, 0.0, 0.0
+
+    def add(self, x):  # (T,D)
+        if not len(x):
+            return
         mean, n = x.mean(0), self.n + len(x)
         step = mean - self.mean
-        self.scatter = self.scatter + (x - mean).T@(x - mean) + np.outer(step, step)*(self.n*len(x)/n)
-        self.mean, self.n = self.mean + step*(len(x)/n), n
+        self.scatter = self.scatter + (x - mean).T @ (x - mean) + np.outer(step, step) * (self.n * len(x) / n)
+        self.mean, self.n = self.mean + step * (len(x) / n), n
+
     @property
-    def covariance(self): return self.scatter/(self.n - 1)
+    def covariance(self):
+        return self.scatter / (self.n - 1)
+
 
 def frechet_distance(
-    mean1, cov1, # (D,), (D,D)
-    mean2, cov2, # (D,), (D,D)
-)->float:
+    mean1,
+    cov1,  # (D,), (D,D)
+    mean2,
+    cov2,  # (D,), (D,D)
+) -> float:
     "Squared Fréchet distance of two Gaussians. The trace of the root is the sum of singular values of two symmetric roots, so it is real and not negative even where the covariances are singular."
+
     def root(c):
         w, v = np.linalg.eigh(c)
-        return v*np.sqrt(w.clip(0))  # a root up to a rotation, which singular values do not see
-    both = np.linalg.svd(root(cov1).T@root(cov2), compute_uv=False).sum()
-    return max(0., float(np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2*both))
+        return v * np.sqrt(w.clip(0))  # a root up to a rotation, which singular values do not see
+
+    both = np.linalg.svd(root(cov1).T @ root(cov2), compute_uv=False).sum()
+    return max(0.0, float(np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * both))
 
 # %% ../../nbs/evaluation/metrics.ipynb #71f147be
 MIN_FID_FRAMES = 2048
+
 
 @metric('FID', '', 'lower', ('frames', 'frames'))
 @dataclass
 class FID(Metric):
     "Fréchet distance between the features of two sets of frames; feed it all clips."
-    features: Callable       # uint8 (T,H,W,3) -> (T,D), numpy or torch; NaN rows are left out
+
+    features: Callable  # uint8 (T,H,W,3) -> (T,D), numpy or torch; NaN rows are left out
     network: str = 'a network'
-    enough: int = None       # frames that each set must have; None: ten times D, and at least 2048
+    enough: int = None  # frames that each set must have; None: ten times D, and at least 2048
+
     def describe(self):
         enough = self.enough or f'10 times as many as features and no fewer than {MIN_FID_FRAMES}'
         return f"Fréchet distance between Gaussians fitted to the features by {self.network} of all generated and all reference frames (each set at least {enough})."
+
     def __post_init__(self):
         super().__post_init__()
         self.sets = _Moments(), _Moments()
-    def update(self, made, true): # uint8 (T,H,W,3) each; not necessarily as many, either may be empty
+
+    def update(self, made, true):  # uint8 (T,H,W,3) each; not necessarily as many, either may be empty
         "The next frames of both sets."
         for who, x, moments in zip(('generated', 'reference'), (made, true), self.sets):
             x = np.asarray(x)
-            if not _is_frames(x): self.fail(f'the {who} frames are {x.dtype} {x.shape}, but uint8 (T,H,W,3) RGB is needed')
-            if not len(x): continue
+            if not _is_frames(x):
+                self.fail(f'the {who} frames are {x.dtype} {x.shape}, but uint8 (T,H,W,3) RGB is needed')
+            if not len(x):
+                continue
             rows = _rows(self, self.features(x), len(x))
-            if moments.n and rows.shape[1] != len(moments.mean): self.fail(f'the network gave {rows.shape[1]} features and {len(moments.mean)} before; it must always give as many')
+            if moments.n and rows.shape[1] != len(moments.mean):
+                self.fail(
+                    f'the network gave {rows.shape[1]} features and {len(moments.mean)} before; it must always give as many'
+                )
             ok = ~np.isnan(rows).any(1)
             self.seen, self.kept = self.seen + len(ok), self.kept + int(ok.sum())
             moments.add(rows[ok])
-    def result(self)->Score:
+
+    def result(self) -> Score:
         "The distance; `SpeakError` if there are too few frames. `frames` is the smaller set's number."
         a, b = self.sets
-        if not (a.n and b.n): self.fail('one of the sets has no frames; feed both')
-        enough = self.enough or max(MIN_FID_FRAMES, 10*len(a.mean))
-        if min(a.n, b.n) < enough: self.fail(f'{a.n} generated and {b.n} reference frames are too few for {len(a.mean)} features, the figure would be mostly bias; give at least {enough} of each, or features of fewer numbers')
-        return self.score(frechet_distance(a.mean, a.covariance, b.mean, b.covariance), min(a.n, b.n), details=dict(generated=a.n, reference=b.n, features=len(a.mean)))
+        if not (a.n and b.n):
+            self.fail('one of the sets has no frames; feed both')
+        enough = self.enough or max(MIN_FID_FRAMES, 10 * len(a.mean))
+        if min(a.n, b.n) < enough:
+            self.fail(
+                f'{a.n} generated and {b.n} reference frames are too few for {len(a.mean)} features, the figure would be mostly bias; give at least {enough} of each, or features of fewer numbers'
+            )
+        return self.score(
+            frechet_distance(a.mean, a.covariance, b.mean, b.covariance),
+            min(a.n, b.n),
+            details=dict(generated=a.n, reference=b.n, features=len(a.mean)),
+        )

@@ -7,196 +7,279 @@ __all__ = ['STRIDE', 'LAYOUTS', 'GAIN', 'WINDOW_FRAMES', 'PHASES', 'receptive_sa
            'to_frame_times', 'wav2vec2_config', 'mel_filters', 'AudioEncoder', 'stream']
 
 # %% ../../nbs/models/audio.ipynb #b2fdb5bc
-import math, os
+import math
+import os
 from collections.abc import Iterable, Iterator
+
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
 from ..config import FPS, SAMPLE_RATE, SpeakError
 
 # %% ../../nbs/models/audio.ipynb #2fcc72af
-STRIDE = 320   # samples between two vectors of the convolutions, in every layout
+STRIDE = 320  # samples between two vectors of the convolutions, in every layout
 
-def receptive_samples(kernels:tuple[int,...], # of the convolutions, first to last
-                      strides:tuple[int,...],
-                     ) -> int:
+
+def receptive_samples(
+    kernels: tuple[int, ...],  # of the convolutions, first to last
+    strides: tuple[int, ...],
+) -> int:
     "Samples that one vector sees."
     seen, apart = 1, 1
-    for kernel, stride in zip(kernels, strides): seen, apart = seen + (kernel-1)*apart, apart*stride
+    for kernel, stride in zip(kernels, strides):
+        seen, apart = seen + (kernel - 1) * apart, apart * stride
     return seen
 
-def frames_for(n_samples:int) -> int:   # video frames that this sound lasts: round(seconds * 30)
+
+def frames_for(n_samples: int) -> int:  # video frames that this sound lasts: round(seconds * 30)
     "Length in video frames of a sound of `n_samples` at 16 kHz."
     return round(n_samples * FPS / SAMPLE_RATE)
 
-def pad_to_frames(wave:Tensor, # (B,N)
-                  T:int,       # video frames wanted
-                  receptive:int=400, # R, samples that a vector sees
-                 ) -> Tensor:  # (B,N'), so that vector i of the convolutions is centred on sample 320 i
-    "Zeros before and after (or a cut at the end), so that vectors for `T` frames come out, centred on their times."
-    last = -(-(T-1) * SAMPLE_RATE // (FPS*STRIDE))             # the vector at or after the last frame: ceil(5(T-1)/3)
-    return F.pad(wave, (receptive//2, last*STRIDE + receptive - receptive//2 - wave.shape[1]))
 
-def to_frame_times(vectors:Tensor, # (B,L,C), 50 a second, vector 0 at time 0
-                   T:int,          # video frames wanted
-                  ) -> Tensor:     # (B,T,C)
+def pad_to_frames(
+    wave: Tensor,  # (B,N)
+    T: int,  # video frames wanted
+    receptive: int = 400,  # R, samples that a vector sees
+) -> Tensor:  # (B,N'), so that vector i of the convolutions is centred on sample 320 i
+    "Zeros before and after (or a cut at the end), so that vectors for `T` frames come out, centred on their times."
+    last = -(-(T - 1) * SAMPLE_RATE // (FPS * STRIDE))  # the vector at or after the last frame: ceil(5(T-1)/3)
+    return F.pad(wave, (receptive // 2, last * STRIDE + receptive - receptive // 2 - wave.shape[1]))
+
+
+def to_frame_times(
+    vectors: Tensor,  # (B,L,C), 50 a second, vector 0 at time 0
+    T: int,  # video frames wanted
+) -> Tensor:  # (B,T,C)
     "Linear interpolation of 50 Hz vectors at the video frames' times."
-    unit = FPS*STRIDE                                            # whole numbers, so that hour-long sound is exact too
+    unit = FPS * STRIDE  # whole numbers, so that hour-long sound is exact too
     at = torch.arange(T, device=vectors.device) * SAMPLE_RATE
-    left, weight = at // unit, (at % unit / unit)[:,None].to(vectors.dtype)
-    right = (left+1).clamp(max=vectors.shape[1]-1)
-    return torch.lerp(vectors[:,left], vectors[:,right], weight)
+    left, weight = at // unit, (at % unit / unit)[:, None].to(vectors.dtype)
+    right = (left + 1).clamp(max=vectors.shape[1] - 1)
+    return torch.lerp(vectors[:, left], vectors[:, right], weight)
 
 # %% ../../nbs/models/audio.ipynb #3b9a0f7c
 LAYOUTS = ('local', 'base')
-GAIN = 10.           # speech has an RMS near 0.1; the first layer's bias is the yardstick by which it knows loud from quiet
-WINDOW_FRAMES = 9    # a layer of the local layout attends to that many frames before and after
-PHASES = 3           # of each band's filter
+GAIN = 10.0  # speech has an RMS near 0.1; the first layer's bias is the yardstick by which it knows loud from quiet
+WINDOW_FRAMES = 9  # a layer of the local layout attends to that many frames before and after
+PHASES = 3  # of each band's filter
 
-def wav2vec2_config(width:int,      # hidden size D
-                    layers:int,     # transformer layers
-                    heads:int,      # attention heads
-                    conv_width:int, # channels of each convolution; local: bands of the filter bank
-                    layout:str,     # 'local' or 'base'
-                   ) -> 'Wav2Vec2Config':
+
+def wav2vec2_config(
+    width: int,  # hidden size D
+    layers: int,  # transformer layers
+    heads: int,  # attention heads
+    conv_width: int,  # channels of each convolution; local: bands of the filter bank
+    layout: str,  # 'local' or 'base'
+) -> 'Wav2Vec2Config':
     "wav2vec 2.0 at the given sizes; `base` with 768, 12, 12, 512 is facebook/wav2vec2-base-960h's configuration."
     from transformers import Wav2Vec2Config  # takes two seconds to import, which nobody waits for who builds no network
-    if layout not in LAYOUTS: raise SpeakError(f"The audio encoder's layout is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
-    still = dict(hidden_dropout=0., attention_dropout=0., activation_dropout=0., feat_proj_dropout=0., final_dropout=0., layerdrop=0.,
-                 mask_time_prob=0., mask_feature_prob=0.)
-    own = dict(intermediate_size=4*width, conv_dim=(conv_width,)*7) if layout=='base' else dict(
-        intermediate_size=2*width, conv_dim=(PHASES*conv_width, conv_width), conv_kernel=(400,3), conv_stride=(160,2), conv_bias=True,
-        feat_extract_norm='layer', feat_extract_activation='relu', num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4)
+
+    if layout not in LAYOUTS:
+        raise SpeakError(f"The audio encoder's layout is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
+    still = dict(
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        layerdrop=0.0,
+        mask_time_prob=0.0,
+        mask_feature_prob=0.0,
+    )
+    own = (
+        dict(intermediate_size=4 * width, conv_dim=(conv_width,) * 7)
+        if layout == 'base'
+        else dict(
+            intermediate_size=2 * width,
+            conv_dim=(PHASES * conv_width, conv_width),
+            conv_kernel=(400, 3),
+            conv_stride=(160, 2),
+            conv_bias=True,
+            feat_extract_norm='layer',
+            feat_extract_activation='relu',
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=4,
+        )
+    )
     return Wav2Vec2Config(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, **still, **own)
 
 # %% ../../nbs/models/audio.ipynb #3a291a89
-def mel_filters(bands:int,      # C
-                length:int=400, # samples of a filter
-               ) -> Tensor:     # (3C,1,length): band by band, three phases each
+def mel_filters(
+    bands: int,  # C
+    length: int = 400,  # samples of a filter
+) -> Tensor:  # (3C,1,length): band by band, three phases each
     "Windowed cosines, mel-spaced, in three phases."
-    mel = torch.linspace(*(2595*math.log10(1+f/700) for f in (80., 7500.)), bands)
-    hertz = 700*(10**(mel/2595)-1)
-    t = (torch.arange(length) - (length-1)/2) / SAMPLE_RATE
-    turn = 2*math.pi*(hertz[:,None,None]*t + torch.arange(PHASES)[:,None]/PHASES)          # (C,3,length)
+    mel = torch.linspace(*(2595 * math.log10(1 + f / 700) for f in (80.0, 7500.0)), bands)
+    hertz = 700 * (10 ** (mel / 2595) - 1)
+    t = (torch.arange(length) - (length - 1) / 2) / SAMPLE_RATE
+    turn = 2 * math.pi * (hertz[:, None, None] * t + torch.arange(PHASES)[:, None] / PHASES)  # (C,3,length)
     filters = torch.hann_window(length, periodic=False) * torch.cos(turn)
-    filters = filters / filters.norm(dim=-1, keepdim=True) * (hertz/500)[:,None,None]
-    return filters.flatten(0,1)[:,None]
+    filters = filters / filters.norm(dim=-1, keepdim=True) * (hertz / 500)[:, None, None]
+    return filters.flatten(0, 1)[:, None]
 
 # %% ../../nbs/models/audio.ipynb #deedfde7
 class AudioEncoder(nn.Module):
     "Speech to one vector per video frame (paper, section 3.2: wav2vec 2.0 as in FaceFormer)."
-    def __init__(self,
-        width:int,                  # D, channels of a frame's vector
-        layers:int,                 # transformer layers
-        heads:int,                  # attention heads
-        conv_width:int,             # channels of each convolution; local: bands of the filter bank
-        checkpoint:str|None=None,   # hub id or folder of pre-trained weights in wav2vec2-base's layout; None: random weights
-        layout:str|None=None,       # 'local' streams; 'base' is wav2vec2-base's; None: base with a checkpoint, else local
+
+    def __init__(
+        self,
+        width: int,  # D, channels of a frame's vector
+        layers: int,  # transformer layers
+        heads: int,  # attention heads
+        conv_width: int,  # channels of each convolution; local: bands of the filter bank
+        checkpoint: str
+        | None = None,  # hub id or folder of pre-trained weights in wav2vec2-base's layout; None: random weights
+        layout: str
+        | None = None,  # 'local' streams; 'base' is wav2vec2-base's; None: base with a checkpoint, else local
     ):
         super().__init__()
         from transformers import Wav2Vec2Model
+
         layout = layout or ('local' if checkpoint is None else 'base')
         self.layout, self.width = layout, width
         self.net = Wav2Vec2Model(wav2vec2_config(width, layers, heads, conv_width, layout))
-        if layout == 'local': self.net.feature_extractor.conv_layers[0].conv.weight.data.copy_(mel_filters(conv_width))
+        if layout == 'local':
+            self.net.feature_extractor.conv_layers[0].conv.weight.data.copy_(mel_filters(conv_width))
         self.receptive = receptive_samples(self.net.config.conv_kernel, self.net.config.conv_stride)
-        if checkpoint is not None: self.load_checkpoint(checkpoint)
+        if checkpoint is not None:
+            self.load_checkpoint(checkpoint)
 
     @property
     def context_frames(self) -> int:
         "Frames before and after a chunk, a multiple of 3. Local: with them a chunk's features equal the whole's. Base: 3 s, near enough."
-        if self.layout == 'base': return 3*FPS
-        config, frame = self.net.config, SAMPLE_RATE/FPS
-        reach = (config.num_hidden_layers*WINDOW_FRAMES + config.num_conv_pos_embeddings//2
-                 + math.ceil((self.receptive/2 + STRIDE)/frame))  # a convolution's reach, and the interpolation's
-        return -(-reach//3)*3
+        if self.layout == 'base':
+            return 3 * FPS
+        config, frame = self.net.config, SAMPLE_RATE / FPS
+        reach = (
+            config.num_hidden_layers * WINDOW_FRAMES
+            + config.num_conv_pos_embeddings // 2
+            + math.ceil((self.receptive / 2 + STRIDE) / frame)
+        )  # a convolution's reach, and the interpolation's
+        return -(-reach // 3) * 3
 
-    def forward(self,
-        wave:Tensor,       # (B,N) 16 kHz mono in [-1,1], sample 0 at frame 0
-        T:int|None=None,   # video frames wanted; None: as long as the sound, round(N/16000*30)
-    ) -> Tensor:           # (B,T,D), vector k centred on time k/30 s
+    def forward(
+        self,
+        wave: Tensor,  # (B,N) 16 kHz mono in [-1,1], sample 0 at frame 0
+        T: int | None = None,  # video frames wanted; None: as long as the sound, round(N/16000*30)
+    ) -> Tensor:  # (B,T,D), vector k centred on time k/30 s
         "Features of every video frame; a `T` beyond the sound's end sees silence there."
-        if T is None: T = frames_for(wave.shape[1])
-        if T < 1: raise SpeakError(f"The sound has {wave.shape[1]} samples, which is shorter than one video frame (533 samples at 16 kHz).")
-        if self.layout == 'base':   # as its feature extractor's do_normalize, per clip
+        if T is None:
+            T = frames_for(wave.shape[1])
+        if T < 1:
+            raise SpeakError(
+                f"The sound has {wave.shape[1]} samples, which is shorter than one video frame (533 samples at 16 kHz)."
+            )
+        if self.layout == 'base':  # as its feature extractor's do_normalize, per clip
             wave = (wave - wave.mean(1, keepdim=True)) / (wave.var(1, keepdim=True, unbiased=False) + 1e-7).sqrt()
-        else: wave = wave * GAIN
-        h = self.convolve(wave, T)                           # (B,T,C)
-        h, _ = self.net.feature_projection(h)                # (B,T,D)
+        else:
+            wave = wave * GAIN
+        h = self.convolve(wave, T)  # (B,T,C)
+        h, _ = self.net.feature_projection(h)  # (B,T,D)
         encoder = self.net.encoder
         h = encoder.layer_norm(h + encoder.pos_conv_embed(h))
-        mask = self._band(h)                                 # (1,1,T,T)
-        for layer in encoder.layers: h = layer(h, attention_mask=mask)
-        return h                                             # (B,T,D)
+        mask = self._band(h)  # (1,1,T,T)
+        for layer in encoder.layers:
+            h = layer(h, attention_mask=mask)
+        return h  # (B,T,D)
 
-    def convolve(self, wave:Tensor, T:int) -> Tensor:
+    def convolve(self, wave: Tensor, T: int) -> Tensor:
         "The convolutions' vectors at the times of `T` frames."
-        h = pad_to_frames(wave, T, self.receptive)[:,None]   # (B,1,N')
+        h = pad_to_frames(wave, T, self.receptive)[:, None]  # (B,1,N')
         # not feature_extractor(h): in training it asks for a gradient of its input, which torch refuses when that is computed
-        for conv in self.net.feature_extractor.conv_layers: h = conv(h)
-        return to_frame_times(h.transpose(1,2), T)           # (B,C,L) at 50 a second -> (B,T,C) at 30
+        for conv in self.net.feature_extractor.conv_layers:
+            h = conv(h)
+        return to_frame_times(h.transpose(1, 2), T)  # (B,C,L) at 50 a second -> (B,T,C) at 30
 
-    def _band(self, h:Tensor) -> Tensor|None:
+    def _band(self, h: Tensor) -> Tensor | None:
         "True where a frame may look; None in the base layout, where it may look everywhere."
-        if self.layout == 'base': return None
+        if self.layout == 'base':
+            return None
         t = torch.arange(h.shape[1], device=h.device)
-        return ((t[:,None]-t).abs() <= WINDOW_FRAMES)[None,None]
+        return ((t[:, None] - t).abs() <= WINDOW_FRAMES)[None, None]
 
 # %% ../../nbs/models/audio.ipynb #eaedf718
 @torch.no_grad()
-def stream(encoder:AudioEncoder,
-           chunks:Iterable[Tensor],  # 1-D pieces of one sound, any lengths, 16 kHz in [-1,1], on the encoder's device
-           chunk_frames:int=90,      # frames that come out at a time, a multiple of 3
-          ) -> Iterator[Tensor]:     # (n,D): all frames of the sound in order
+def stream(
+    encoder: AudioEncoder,
+    chunks: Iterable[Tensor],  # 1-D pieces of one sound, any lengths, 16 kHz in [-1,1], on the encoder's device
+    chunk_frames: int = 90,  # frames that come out at a time, a multiple of 3
+) -> Iterator[Tensor]:  # (n,D): all frames of the sound in order
     "Features of a sound of any length, in constant memory; for the local layout the same as of the whole between silences at once."
-    if chunk_frames % 3: raise ValueError(f'chunk_frames={chunk_frames} must be a multiple of 3, where frames and vectors meet')
-    samples = lambda frames: frames*SAMPLE_RATE//FPS
+    if chunk_frames % 3:
+        raise ValueError(f'chunk_frames={chunk_frames} must be a multiple of 3, where frames and vectors meet')
+    samples = lambda frames: frames * SAMPLE_RATE // FPS
     context, kept, total = encoder.context_frames, None, 0
     # In training every frame has sound or silence on both sides; so it has here. (The base layout normalises loudness, which silence would change.)
     lead = context if encoder.layout == 'local' else 0
-    start, done = -lead, 0               # frame at which `kept` starts; frames given out
+    start, done = -lead, 0  # frame at which `kept` starts; frames given out
     for piece in chunks:
         kept = torch.cat([piece.new_zeros(samples(lead)) if kept is None else kept, piece])
         total += len(piece)
         while len(kept) >= (need := samples(done + chunk_frames + context - start)):
-            yield encoder(kept[None,:need])[0, done-start:][:chunk_frames]
+            yield encoder(kept[None, :need])[0, done - start :][:chunk_frames]
             done += chunk_frames
-            skip = max(done-context, -lead) - start
-            kept, start = kept[samples(skip):], start+skip
+            skip = max(done - context, -lead) - start
+            kept, start = kept[samples(skip) :], start + skip
     last = frames_for(total)
     if last > done:
         kept = torch.cat([kept, kept.new_zeros(samples(lead))])
-        yield encoder(kept[None], T=last+lead-start)[0, done-start:last-start]
+        yield encoder(kept[None], T=last + lead - start)[0, done - start : last - start]
 
 # %% ../../nbs/models/audio.ipynb #7a584d51
 from fastcore.basics import patch
 
+
 @patch
-def load_checkpoint(self:AudioEncoder,
-                    checkpoint:str, # hub id, or a folder with config.json and model.safetensors
-                   ):
+def load_checkpoint(
+    self: AudioEncoder,
+    checkpoint: str,  # hub id, or a folder with config.json and model.safetensors
+):
     "Take weights in wav2vec2-base's layout, with or without a classifier on top; freezes the convolutions as FaceFormer does."
     from transformers import Wav2Vec2Config, Wav2Vec2Model
+
     wanted = self.net.config
-    help = ("Download config.json and model.safetensors (378 MB) of facebook/wav2vec2-base-960h from the model hub into a folder, "
-            "and give that folder as the checkpoint")
+    help = (
+        "Download config.json and model.safetensors (378 MB) of facebook/wav2vec2-base-960h from the model hub into a folder, "
+        "and give that folder as the checkpoint"
+    )
     if os.path.isdir(checkpoint):
         for name in ('config.json', 'model.safetensors'):
             if not os.path.isfile(os.path.join(checkpoint, name)):
                 raise SpeakError(f"The folder '{checkpoint}' has no {name}. {help}.")
     try:
         found = Wav2Vec2Config.from_pretrained(checkpoint)
-        for name in ('hidden_size','num_hidden_layers','num_attention_heads','intermediate_size','conv_dim','conv_kernel','conv_stride',
-                     'conv_bias','feat_extract_norm','do_stable_layer_norm','num_conv_pos_embeddings','num_conv_pos_embedding_groups'):
+        for name in (
+            'hidden_size',
+            'num_hidden_layers',
+            'num_attention_heads',
+            'intermediate_size',
+            'conv_dim',
+            'conv_kernel',
+            'conv_stride',
+            'conv_bias',
+            'feat_extract_norm',
+            'do_stable_layer_norm',
+            'num_conv_pos_embeddings',
+            'num_conv_pos_embedding_groups',
+        ):
             a, b = getattr(found, name), getattr(wanted, name)
-            if (list(a) if isinstance(a, (list,tuple)) else a) != (list(b) if isinstance(b, (list,tuple)) else b):
-                raise SpeakError(f"The wav2vec2 checkpoint '{checkpoint}' has {name}={a}, but this audio encoder is built with {b}; "
-                                 "build it with the checkpoint's sizes and layout='base'.")
-        net, info = Wav2Vec2Model.from_pretrained(checkpoint, config=wanted, use_safetensors=True, output_loading_info=True)
+            if (list(a) if isinstance(a, (list, tuple)) else a) != (list(b) if isinstance(b, (list, tuple)) else b):
+                raise SpeakError(
+                    f"The wav2vec2 checkpoint '{checkpoint}' has {name}={a}, but this audio encoder is built with {b}; "
+                    "build it with the checkpoint's sizes and layout='base'."
+                )
+        net, info = Wav2Vec2Model.from_pretrained(
+            checkpoint, config=wanted, use_safetensors=True, output_loading_info=True
+        )
     except OSError as e:
-        raise SpeakError(f"The wav2vec2 checkpoint '{checkpoint}' is neither a folder nor in the cache nor could be downloaded. {help}.") from e
+        raise SpeakError(
+            f"The wav2vec2 checkpoint '{checkpoint}' is neither a folder nor in the cache nor could be downloaded. {help}."
+        ) from e
     if info['missing_keys']:
-        raise SpeakError(f"The wav2vec2 checkpoint '{checkpoint}' lacks {sorted(info['missing_keys'])[0]} "
-                         f"and {len(info['missing_keys'])-1} more weights, so it is not of that layout.")
+        raise SpeakError(
+            f"The wav2vec2 checkpoint '{checkpoint}' lacks {sorted(info['missing_keys'])[0]} "
+            f"and {len(info['missing_keys']) - 1} more weights, so it is not of that layout."
+        )
     self.net.load_state_dict(net.state_dict())
     self.net.freeze_feature_encoder()

@@ -7,48 +7,60 @@ __all__ = ['PatchNet', 'Discriminator']
 
 # %% ../../nbs/models/discriminator.ipynb #b387a091
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
+
 from ..config import SpeakError
 
 # %% ../../nbs/models/discriminator.ipynb #b8242c2d
-def _layer(n_in:int, n_out:int, kernel:int, stride:int) -> nn.Module:
+def _layer(n_in: int, n_out: int, kernel: int, stride: int) -> nn.Module:
     return spectral_norm(nn.Conv2d(n_in, n_out, kernel, stride, padding=1))
+
 
 class PatchNet(nn.Sequential):
     "One scale: stride-2 convolutions, one more at that size, and a logit per patch."
-    def __init__(self,
-        width:int,     # channels of the first layer; doubled at each, up to 4 times
-        halvings:int,  # stride-2 layers
+
+    def __init__(
+        self,
+        width: int,  # channels of the first layer; doubled at each, up to 4 times
+        halvings: int,  # stride-2 layers
     ):
-        n, layers = 6, []                                              # x and y, three channels each
+        n, layers = 6, []  # x and y, three channels each
         for i in range(halvings):
             n_out = width * min(2**i, 4)
-            layers += [_layer(n, n_out, 4, 2), nn.LeakyReLU(.2)]
+            layers += [_layer(n, n_out, 4, 2), nn.LeakyReLU(0.2)]
             n = n_out
-        super().__init__(*layers, _layer(n, n, 3, 1), nn.LeakyReLU(.2), _layer(n, 1, 3, 1))
+        super().__init__(*layers, _layer(n, n, 3, 1), nn.LeakyReLU(0.2), _layer(n, 1, 3, 1))
+
 
 class Discriminator(nn.Module):
     "Multi-scale patch discriminator D(x,y), conditional on the identity frame (paper, eq. 10)."
-    def __init__(self,
-        width:int,   # channels of each scale's first layer
-        scales:int,  # how often the pair is looked at, each time at half the size
-        size:int,    # side of the frames in pixels; the smallest scale must keep 8
+
+    def __init__(
+        self,
+        width: int,  # channels of each scale's first layer
+        scales: int,  # how often the pair is looked at, each time at half the size
+        size: int,  # side of the frames in pixels; the smallest scale must keep 8
     ):
         super().__init__()
-        smallest = size // 2**(scales-1)
-        if smallest < 8: raise SpeakError(f"A discriminator of {scales} scales sees frames of {size} pixels at {smallest} in the end; use fewer scales, so that 8 or more are left.")
-        halvings = min(3, smallest.bit_length() - 3)                   # three as in pix2pixHD, fewer where the map would shrink below 4
+        smallest = size // 2 ** (scales - 1)
+        if smallest < 8:
+            raise SpeakError(
+                f"A discriminator of {scales} scales sees frames of {size} pixels at {smallest} in the end; use fewer scales, so that 8 or more are left."
+            )
+        halvings = min(3, smallest.bit_length() - 3)  # three as in pix2pixHD, fewer where the map would shrink below 4
         self.nets = nn.ModuleList(PatchNet(width, halvings) for _ in range(scales))
 
-    def forward(self,
-        x:Tensor,        # (B,3,H,W) identity frame, RGB in [-1,1]
-        y:Tensor,        # (B,3,H,W) frame to judge
-    ) -> list[Tensor]:   # one (B,1,h,w) map of logits per scale, finest first; high = real
+    def forward(
+        self,
+        x: Tensor,  # (B,3,H,W) identity frame, RGB in [-1,1]
+        y: Tensor,  # (B,3,H,W) frame to judge
+    ) -> list[Tensor]:  # one (B,1,h,w) map of logits per scale, finest first; high = real
         "Logits of each patch at each scale."
-        pair, maps = torch.cat([x,y], 1), []           # (B,6,H,W)
+        pair, maps = torch.cat([x, y], 1), []  # (B,6,H,W)
         for i, net in enumerate(self.nets):
-            if i: pair = F.avg_pool2d(pair, 2)         # (B,6,H/2,W/2)
-            maps.append(net(pair))                     # (B,1,H/8,W/8)
+            if i:
+                pair = F.avg_pool2d(pair, 2)  # (B,6,H/2,W/2)
+            maps.append(net(pair))  # (B,1,H/8,W/8)
         return maps

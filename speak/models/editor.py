@@ -6,41 +6,57 @@
 __all__ = ['EditBlock', 'Editor']
 
 # %% ../../nbs/models/editor.ipynb #01c404fa
-import torch, torch.nn as nn, torch.nn.functional as F
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
+
 from .layers import AdaIN
 
 # %% ../../nbs/models/editor.ipynb #e6fe6b62
 class EditBlock(nn.Module):
     "Fully connected layer, leaky ReLU, noise, AdaIN."
-    def __init__(self, inp:int, width:int, facial:int):
+
+    def __init__(self, inp: int, width: int, facial: int):
         super().__init__()
         self.linear, self.adain = nn.Linear(inp, width), AdaIN(width, facial)
         self.noise = nn.Parameter(torch.zeros(width))
-    def forward(self, x:Tensor, # (B,T,inp)
-                facial:Tensor   # (B,T,R)
-               )->Tensor:       # (B,T,width)
+
+    def forward(
+        self,
+        x: Tensor,  # (B,T,inp)
+        facial: Tensor,  # (B,T,R)
+    ) -> Tensor:  # (B,T,width)
         x = F.leaky_relu(self.linear(x), 0.2)
-        if self.training: x = x + self.noise*torch.randn_like(x)
+        if self.training:
+            x = x + self.noise * torch.randn_like(x)
         return self.adain(x, facial)
+
 
 class Editor(nn.Module):
     "The editing module: audio features and emotion code in, edited latent F out."
-    def __init__(self,
-                 audio:int,   # size of an audio feature
-                 emotion:int, # size of the emotion code
-                 facial:int,  # size of the facial code f_R' = mlp(f_I, f_P)
-                 latent:int,  # size of the edited latent
-                 blocks:int): # how many fully connected blocks
+
+    def __init__(
+        self,
+        audio: int,  # size of an audio feature
+        emotion: int,  # size of the emotion code
+        facial: int,  # size of the facial code f_R' = mlp(f_I, f_P)
+        latent: int,  # size of the edited latent
+        blocks: int,  # how many fully connected blocks
+    ):
         super().__init__()
-        sizes = [audio + emotion] + [latent]*blocks
+        sizes = [audio + emotion] + [latent] * blocks
         self.blocks = nn.ModuleList(EditBlock(a, b, facial) for a, b in zip(sizes, sizes[1:]))
         self.out = nn.Linear(latent, latent)
-    def forward(self, audio:Tensor, # (B,T,A)
-                emotion:Tensor,     # (B,T,E)
-                facial:Tensor       # (B,T,R)
-               )->Tensor:           # (B,T,L)
+
+    def forward(
+        self,
+        audio: Tensor,  # (B,T,A)
+        emotion: Tensor,  # (B,T,E)
+        facial: Tensor,  # (B,T,R)
+    ) -> Tensor:  # (B,T,L)
         # What is heard and what is felt arrive equally loud: an emotion code of small scale would be ignored.
-        x = torch.cat([F.layer_norm(c, c.shape[-1:]) for c in (audio, emotion)], -1) # (B,T,A+E)
-        for block in self.blocks: x = block(x, facial) # (B,T,L)
+        x = torch.cat([F.layer_norm(c, c.shape[-1:]) for c in (audio, emotion)], -1)  # (B,T,A+E)
+        for block in self.blocks:
+            x = block(x, facial)  # (B,T,L)
         return self.out(x)

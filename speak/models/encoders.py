@@ -8,162 +8,272 @@ __all__ = ['HEAD_MIDDLE', 'HEAD_RADII', 'SHOWN', 'group_norm', 'Pointwise', 'Enc
 
 # %% ../../nbs/models/encoders.ipynb #4cefa793
 import math
-import torch, torch.nn as nn, torch.nn.functional as F
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
+
 from ..config import FACTORS, Config
 from ..data.faces import ANGLE_UNITS, MIRRORED
 from .layers import constant, identity_grid, warp
 
 # %% ../../nbs/models/encoders.ipynb #09bda8f3
-def group_norm(channels:int)->nn.GroupNorm: return nn.GroupNorm(max(1, channels//8), channels)
+def group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
 
 class Pointwise(nn.Conv2d):
     "torchvision's conv1x1 of a stride: the places first, then a convolution of stride 1. Asked for both at once, oneDNN's backward pass (torch 2.11, AVX-512, channels last) writes outside of its memory, with 3 frames of 8 channels and 16x16 places for one."
-    def __init__(self, inp:int, out:int, stride:int): super().__init__(inp, out, 1, bias=False); self.every = stride
-    def forward(self, x:Tensor)->Tensor: return super().forward(x[:, :, ::self.every, ::self.every])
+
+    def __init__(self, inp: int, out: int, stride: int):
+        super().__init__(inp, out, 1, bias=False)
+        self.every = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, :, :: self.every, :: self.every])
+
 
 class Encoder(nn.Module):
     "A ResNet that turns a frame into a code (paper, section 3.1: E_i, E_e, E_p)."
-    def __init__(self,
-                 block:str,     # 'basic' (ResNet-18's) or 'bottleneck' (ResNet-50's)
-                 depths:tuple,  # blocks in each of the four stages, (3,4,6,3) in ResNet-50
-                 width:int,     # channels of the first stage, 64 in ResNet-50
-                 code:int,      # size of the code D
-                 norm:str='batch', # 'batch' or 'group'
-                 grid:int=1,    # cells per side that the last map is pooled to
-                 stem:str='resnet'): # 'resnet' (printed) or 'fine': without the first pooling, four times the places and the arithmetic
+
+    def __init__(
+        self,
+        block: str,  # 'basic' (ResNet-18's) or 'bottleneck' (ResNet-50's)
+        depths: tuple,  # blocks in each of the four stages, (3,4,6,3) in ResNet-50
+        width: int,  # channels of the first stage, 64 in ResNet-50
+        code: int,  # size of the code D
+        norm: str = 'batch',  # 'batch' or 'group'
+        grid: int = 1,  # cells per side that the last map is pooled to
+        stem: str = 'resnet',  # 'resnet' (printed) or 'fine': without the first pooling, four times the places and the arithmetic
+    ):
         super().__init__()
-        from torchvision.models.resnet import BasicBlock, Bottleneck  # takes as long as torch to import, which nobody waits for who builds no network
+        from torchvision.models.resnet import (
+            BasicBlock,
+            Bottleneck,
+        )  # takes as long as torch to import, which nobody waits for who builds no network
+
         self.block = dict(basic=BasicBlock, bottleneck=Bottleneck)[block]
         self.norm = dict(batch=nn.BatchNorm2d, group=group_norm)[norm]
         self.channels = width
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 7, 2, 3, bias=False), self.norm(width), nn.ReLU(), dict(resnet=nn.MaxPool2d(3, 2, 1), fine=nn.Identity())[stem])
-        self.stages = nn.Sequential(*[self._stage(width*2**i, depth, 1 if i == 0 else 2) for i, depth in enumerate(depths)])
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 7, 2, 3, bias=False),
+            self.norm(width),
+            nn.ReLU(),
+            dict(resnet=nn.MaxPool2d(3, 2, 1), fine=nn.Identity())[stem],
+        )
+        self.stages = nn.Sequential(
+            *[self._stage(width * 2**i, depth, 1 if i == 0 else 2) for i, depth in enumerate(depths)]
+        )
         self.pool = nn.AdaptiveAvgPool2d(grid)
-        self.code = nn.Linear(self.channels*grid*grid, code)
+        self.code = nn.Linear(self.channels * grid * grid, code)
         for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+
     def _stage(self, planes, depth, stride):
-        out, blocks = planes*self.block.expansion, []
+        out, blocks = planes * self.block.expansion, []
         for i in range(depth):
             s = stride if i == 0 else 1
-            down = nn.Sequential(Pointwise(self.channels, out, s), self.norm(out)) if s != 1 or self.channels != out else None
+            down = (
+                nn.Sequential(Pointwise(self.channels, out, s), self.norm(out))
+                if s != 1 or self.channels != out
+                else None
+            )
             # base_width scales Bottleneck's inner width; 64 leaves it at `planes`
-            blocks.append(self.block(self.channels, planes, s, down, norm_layer=self.norm)); self.channels = out
+            blocks.append(self.block(self.channels, planes, s, down, norm_layer=self.norm))
+            self.channels = out
         return nn.Sequential(*blocks)
-    def forward(self, frames:Tensor # (B,3,H,W), RGB in [-1,1]
-               )->Tensor:           # (B,D)
-        x = self.stem(frames)       # (B,C,H/4,W/4), 'fine': twice the height and width, here and below
-        x = self.stages(x)          # (B,8C·expansion,H/32,W/32)
+
+    def forward(
+        self,
+        frames: Tensor,  # (B,3,H,W), RGB in [-1,1]
+    ) -> Tensor:  # (B,D)
+        x = self.stem(frames)  # (B,C,H/4,W/4), 'fine': twice the height and width, here and below
+        x = self.stages(x)  # (B,8C·expansion,H/32,W/32)
         return self.code(self.pool(x).flatten(1))
-    def seen(self, frames:Tensor    # (B,3,H,W)
-            )->Tensor:              # (B,4C·expansion,H/16,W/16), 'fine': twice the height and width
+
+    def seen(
+        self,
+        frames: Tensor,  # (B,3,H,W)
+    ) -> Tensor:  # (B,4C·expansion,H/16,W/16), 'fine': twice the height and width
         "The map that the third stage makes, in which places are still apart."
         return self.stages[:3](self.stem(frames))
 
 # %% ../../nbs/models/encoders.ipynb #fa0e0002
-HEAD_MIDDLE, HEAD_RADII = (0., .27, .95), (.70, 1.45, 1.02)   # an ellipsoid for a head: right, down, back; decimetres from the middle of the eyes
-_VIEW = (0., .35), (.8, .8)                                   # middle of the view of a face and half its sides, decimetres
+HEAD_MIDDLE, HEAD_RADII = (
+    (0.0, 0.27, 0.95),
+    (0.70, 1.45, 1.02),
+)  # an ellipsoid for a head: right, down, back; decimetres from the middle of the eyes
+_VIEW = (0.0, 0.35), (0.8, 0.8)  # middle of the view of a face and half its sides, decimetres
 
 _RADIANS = tuple(math.radians(a) for a in ANGLE_UNITS)
 
-def head_placement(numbers:Tensor # (B,6) of `data.faces.head_numbers`
-                  )->tuple:        # rotation (B,3,3), middle of the eyes (B,1,2) in [-1,1], half-frames per decimetre (B,1,1)
-    "Six numbers of a head as rotation, place and scale; the rotation is `data.faces.rotation_matrix`."
-    yaw, pitch, roll = (numbers[:, :3].clamp(-2, 2)*constant(_RADIANS, numbers.device)).unbind(1)
-    cy, sy, cp, sp, cr, sr = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin(), roll.cos(), roll.sin()
-    R = torch.stack([cr*cy, -sr*cp - cr*sy*sp, sr*sp - cr*sy*cp,
-                     sr*cy,  cr*cp - sr*sy*sp, -cr*sp - sr*sy*cp,
-                     sy,     cy*sp,             cy*cp], 1).unflatten(1, (3, 3))
-    return R, numbers[:, None, 3:5]/2, (numbers[:, 5, None, None].clamp(-4, 4)/2).exp()
 
-def face_view(frames:Tensor, # (N,3,S,S)
-              heads:Tensor,  # (N,6) of `data.faces.head_numbers`
-              cells:int,     # height and width of the view, pixels
-              view:tuple=_VIEW # its middle and half its width and height, decimetres from the middle of the eyes
-             )->Tensor:      # (N,3,cells,cells)
+def head_placement(
+    numbers: Tensor,  # (B,6) of `data.faces.head_numbers`
+) -> tuple:  # rotation (B,3,3), middle of the eyes (B,1,2) in [-1,1], half-frames per decimetre (B,1,1)
+    "Six numbers of a head as rotation, place and scale; the rotation is `data.faces.rotation_matrix`."
+    yaw, pitch, roll = (numbers[:, :3].clamp(-2, 2) * constant(_RADIANS, numbers.device)).unbind(1)
+    cy, sy, cp, sp, cr, sr = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin(), roll.cos(), roll.sin()
+    R = torch.stack(
+        [
+            cr * cy,
+            -sr * cp - cr * sy * sp,
+            sr * sp - cr * sy * cp,
+            sr * cy,
+            cr * cp - sr * sy * sp,
+            -cr * sp - sr * sy * cp,
+            sy,
+            cy * sp,
+            cy * cp,
+        ],
+        1,
+    ).unflatten(1, (3, 3))
+    return R, numbers[:, None, 3:5] / 2, (numbers[:, 5, None, None].clamp(-4, 4) / 2).exp()
+
+
+def face_view(
+    frames: Tensor,  # (N,3,S,S)
+    heads: Tensor,  # (N,6) of `data.faces.head_numbers`
+    cells: int,  # height and width of the view, pixels
+    view: tuple = _VIEW,  # its middle and half its width and height, decimetres from the middle of the eyes
+) -> Tensor:  # (N,3,cells,cells)
     "Faces as seen from the front, whatever the head does: the front of an ellipsoid, looked up in the frame."
-    with torch.autocast(frames.device.type, enabled=False):            # half precision would round coordinates to a quarter of a pixel
+    with torch.autocast(
+        frames.device.type, enabled=False
+    ):  # half precision would round coordinates to a quarter of a pixel
         R, eyes, scale = head_placement(heads.float())
         to, half = (constant(x, frames.device) for x in view)
-        places = half*identity_grid(cells, cells, frames.device).flatten(2).transpose(1, 2) + to    # (1,n²,2)
+        places = half * identity_grid(cells, cells, frames.device).flatten(2).transpose(1, 2) + to  # (1,n²,2)
         middle, radii = (constant(x, frames.device) for x in (HEAD_MIDDLE, HEAD_RADII))
-        level = ((places - middle[:2])/radii[:2]).square().sum(-1, keepdim=True)
-        points = torch.cat([places, middle[2] - radii[2]*(1 - level).clamp(min=.02).sqrt()], -1)                # beyond the silhouette the depth of its edge
-        at = eyes + scale*(points @ R[:, :2].transpose(1, 2))                                                # (N,n²,2)
-        return warp(frames.float(), at.transpose(1, 2).unflatten(2, (cells, cells))).contiguous(memory_format=torch.channels_last)
+        level = ((places - middle[:2]) / radii[:2]).square().sum(-1, keepdim=True)
+        points = torch.cat(
+            [places, middle[2] - radii[2] * (1 - level).clamp(min=0.02).sqrt()], -1
+        )  # beyond the silhouette the depth of its edge
+        at = eyes + scale * (points @ R[:, :2].transpose(1, 2))  # (N,n²,2)
+        return warp(frames.float(), at.transpose(1, 2).unflatten(2, (cells, cells))).contiguous(
+            memory_format=torch.channels_last
+        )
 
-SHOWN = dict(pose=('pose',), face=('pose', 'emotion'))     # setting `shown` -> whose codes of the identity picture the warp gets, pose first
+
+SHOWN = dict(
+    pose=('pose',), face=('pose', 'emotion')
+)  # setting `shown` -> whose codes of the identity picture the warp gets, pose first
+
 
 class Correction(nn.Module):
     "What E_p's word on a head lacks, read from what other encoders see of the face from the front, where that word places it."
-    UNIT = .03                         # about E_p's error, of `data.faces.head_numbers`
-    def __init__(self,
-                 encoders:int,         # that look at the face
-                 channels:int):        # of the map of each one's third stage
+
+    UNIT = 0.03  # about E_p's error, of `data.faces.head_numbers`
+
+    def __init__(
+        self,
+        encoders: int,  # that look at the face
+        channels: int,  # of the map of each one's third stage
+    ):
         super().__init__()
-        thin, grid, hidden = 12, 6, 32                                                     # channels kept of each map, cells per side that it is pooled to, and what is read from both
-        self.thin, self.pool = nn.ModuleList(nn.Conv2d(channels, thin, 1) for _ in range(encoders)), nn.AdaptiveAvgPool2d(grid)
-        self.read = nn.Linear(encoders*thin*grid*grid, hidden)
+        thin, grid, hidden = (
+            12,
+            6,
+            32,
+        )  # channels kept of each map, cells per side that it is pooled to, and what is read from both
+        self.thin, self.pool = (
+            nn.ModuleList(nn.Conv2d(channels, thin, 1) for _ in range(encoders)),
+            nn.AdaptiveAvgPool2d(grid),
+        )
+        self.read = nn.Linear(encoders * thin * grid * grid, hidden)
         self.say = nn.Sequential(nn.Linear(hidden + 6, hidden), nn.GELU(), nn.Linear(hidden, 6))
-        for p in self.say[-1].parameters(): nn.init.zeros_(p)                              # before it has learned anything, it says nothing
-    def forward(self, maps:list,   # of `Encoder.seen`, one per encoder, (N,C,h,w)
-                heads:Tensor       # (N,6) where E_p places the heads
-               )->Tensor:          # (N,6) to be added
+        for p in self.say[-1].parameters():
+            nn.init.zeros_(p)  # before it has learned anything, it says nothing
+
+    def forward(
+        self,
+        maps: list,  # of `Encoder.seen`, one per encoder, (N,C,h,w)
+        heads: Tensor,  # (N,6) where E_p places the heads
+    ) -> Tensor:  # (N,6) to be added
         x = torch.cat([F.relu(thin(self.pool(m))) for thin, m in zip(self.thin, maps)], 1).flatten(1)
-        return self.UNIT*self.say(torch.cat([F.gelu(self.read(x)), heads], 1))
+        return self.UNIT * self.say(torch.cat([F.gelu(self.read(x)), heads], 1))
+
 
 class Encoders(nn.ModuleDict):
     "E_i, E_e and E_p of a preset, and `angles`, a linear layer that reads a head's six numbers from a pose code."
-    def __init__(self, c:Config):
+
+    def __init__(self, c: Config):
         super().__init__({f: Encoder(c.block, c.depths, c.width, c.code, c.norm, c.grid, c.stem) for f in FACTORS})
-        self.angles, self.cells, self.flip_tta = nn.Linear(c.code, 6), c.size*3//4, c.pose_flip_tta
+        self.angles, self.cells, self.flip_tta = nn.Linear(c.code, 6), c.size * 3 // 4, c.pose_flip_tta
         # Without maps the identity code alone has to say what hair and clothes are like.
         self.close = dict(frame=(), face=('emotion', 'identity') if c.identity_path == 'maps' else ('emotion',))[c.sees]
-        self.correction = Correction(len(self.close), 4*c.width*self['pose'].block.expansion) if c.corrected == 'face' else None
-    def forward(self, frames:Tensor,           # (N,3,S,S)
-                factors=FACTORS,               # whose codes are wanted
-                heads:Tensor|None=None         # (N,6) where heads are, with sees='face'; None, and NaN where the pose code is wanted too: E_p says
-               )->dict:                        # {factor: (N,D)}
+        self.correction = (
+            Correction(len(self.close), 4 * c.width * self['pose'].block.expansion) if c.corrected == 'face' else None
+        )
+
+    def forward(
+        self,
+        frames: Tensor,  # (N,3,S,S)
+        factors=FACTORS,  # whose codes are wanted
+        heads: Tensor
+        | None = None,  # (N,6) where heads are, with sees='face'; None, and NaN where the pose code is wanted too: E_p says
+    ) -> dict:  # {factor: (N,D)}
         "Codes of these frames. What E_e and E_i learn does not reach E_p: it has to find heads, not to please them."
         near = any(f in self.close for f in factors)
-        pose = self.pose_codes(frames) if 'pose' in factors else self['pose'](frames) if near and heads is None else None   # to look at a face, E_p's first word will do
-        view = face_view(frames, heads if pose is None else self.placed(pose, heads).detach(), self.cells) if near else None
+        pose = (
+            self.pose_codes(frames) if 'pose' in factors else self['pose'](frames) if near and heads is None else None
+        )  # to look at a face, E_p's first word will do
+        view = (
+            face_view(frames, heads if pose is None else self.placed(pose, heads).detach(), self.cells)
+            if near
+            else None
+        )
         return {f: pose if f == 'pose' else self[f](view if f in self.close else frames) for f in factors}
-    def pose_codes(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,D)
+
+    def pose_codes(self, frames: Tensor) -> Tensor:  # (N,3,S,S) -> (N,D)
         """E_p's codes. Where nothing is learned, they are moved to where `angles` reads the head as found with flip TTA (the mean of what
         E_p finds in the frame and in its mirror image) and, with `corrected`, with what a look at the face adds; and no further."""
         codes = self['pose'](frames)
-        if self.training or not (self.flip_tta or self.correction): return codes
+        if self.training or not (self.flip_tta or self.correction):
+            return codes
         first = heads = self.angles(codes)
         if self.flip_tta:
-            mirrored = self.angles(self['pose'](frames.flip(-1)))*constant(MIRRORED, frames.device)
-            heads = (first + mirrored)/2
-        if self.correction is not None: heads = self.corrected(frames, heads)
+            mirrored = self.angles(self['pose'](frames.flip(-1))) * constant(MIRRORED, frames.device)
+            heads = (first + mirrored) / 2
+        if self.correction is not None:
+            heads = self.corrected(frames, heads)
         with torch.autocast(frames.device.type, enabled=False):
-            read = self.angles.weight.float()                              # (6,D); the shortest step in the code that moves what it reads
+            read = self.angles.weight.float()  # (6,D); the shortest step in the code that moves what it reads
             return codes + ((heads - first).float() @ torch.linalg.solve(read @ read.T, read)).to(codes.dtype)
-    def corrected(self, frames:Tensor, # (N,3,S,S)
-                  heads:Tensor         # (N,6) where E_p places their heads
-                 )->Tensor:            # (N,6)
+
+    def corrected(
+        self,
+        frames: Tensor,  # (N,3,S,S)
+        heads: Tensor,  # (N,6) where E_p places their heads
+    ) -> Tensor:  # (N,6)
         "Heads after a look at the face from the front; with flip TTA, where nothing is learned, after one at its mirror image as well. What is asked of them moves the `Correction` alone."
-        heads = heads.detach(); view = face_view(frames, heads, self.cells)
+        heads = heads.detach()
+        view = face_view(frames, heads, self.cells)
         left = lambda view, heads: self.correction([self[f].seen(view).detach() for f in self.close], heads)
-        if self.training or not self.flip_tta: return heads + left(view, heads)
+        if self.training or not self.flip_tta:
+            return heads + left(view, heads)
         mirrored = constant(MIRRORED, frames.device)
-        return heads + (left(view, heads) + left(view.flip(-1), heads*mirrored)*mirrored)/2
-    def placed(self, pose:Tensor,              # (N,D) pose codes
-               heads:Tensor|None=None          # (N,6) where heads are, where someone knows better than E_p; NaN where not
-              )->Tensor:                       # (N,6)
+        return heads + (left(view, heads) + left(view.flip(-1), heads * mirrored) * mirrored) / 2
+
+    def placed(
+        self,
+        pose: Tensor,  # (N,D) pose codes
+        heads: Tensor | None = None,  # (N,6) where heads are, where someone knows better than E_p; NaN where not
+    ) -> Tensor:  # (N,6)
         "Six numbers of heads: as told, else as E_p's codes say."
         found = self.angles(pose)
         return found if heads is None else torch.where(heads.isfinite(), heads, found)
-    def heads(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,6)
+
+    def heads(self, frames: Tensor) -> Tensor:  # (N,3,S,S) -> (N,6)
         "Six numbers of the heads of frames."
         return self.angles(self.pose_codes(frames))
 
-def shown_codes(codes:dict, # of an identity picture, {factor: (B,D)}
-                how:str     # setting `shown`
-               )->Tensor:   # (B,D) or (B,2D), pose first
+
+def shown_codes(
+    codes: dict,  # of an identity picture, {factor: (B,D)}
+    how: str,  # setting `shown`
+) -> Tensor:  # (B,D) or (B,2D), pose first
     "What an identity picture shows of pose and, with `how='face'`, of expression: where the warp starts. An identity code is to know nothing of either."
     return torch.cat([codes[f] for f in SHOWN[how]], -1)

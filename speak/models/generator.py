@@ -9,243 +9,428 @@ __all__ = ['HARMONICS', 'WAVES', 'PLACES', 'HAIR', 'SHAPE', 'MapsEncoder', 'Flow
 # %% ../../nbs/models/generator.ipynb #2146f773
 import math
 from typing import NamedTuple
-import torch, torch.nn as nn, torch.nn.functional as F
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
+
 from .encoders import HEAD_MIDDLE, HEAD_RADII, face_view, head_placement
-from .layers import mlp, ModConv, constant, identity_grid, looked_up, shrunk, warp, upsample, upsample_flow
+from .layers import ModConv, constant, identity_grid, looked_up, mlp, shrunk, upsample, upsample_flow, warp
 
 # %% ../../nbs/models/generator.ipynb #146d2ca5
 class MapsEncoder(nn.Module):
     "Feature maps of the identity picture, one per resolution from `size` down to `coarse`."
-    def __init__(self, size:int, channels:dict, coarse:int):
+
+    def __init__(self, size: int, channels: dict, coarse: int):
         super().__init__()
         self.sizes, r = [], size
-        while r >= coarse: self.sizes.append(r); r //= 2
+        while r >= coarse:
+            self.sizes.append(r)
+            r //= 2
         inp, convs = 3, []
         for r in self.sizes:
             out = channels[r]
-            convs.append(nn.Sequential(nn.Conv2d(inp, out, 3, 1 if r == size else 2, 1), nn.GroupNorm(out//8, out), nn.LeakyReLU(0.2),
-                                       *([] if r == size else [nn.Conv2d(out, out, 3, 1, 1), nn.LeakyReLU(0.2)])))
+            convs.append(
+                nn.Sequential(
+                    nn.Conv2d(inp, out, 3, 1 if r == size else 2, 1),
+                    nn.GroupNorm(out // 8, out),
+                    nn.LeakyReLU(0.2),
+                    *([] if r == size else [nn.Conv2d(out, out, 3, 1, 1), nn.LeakyReLU(0.2)]),
+                )
+            )
             inp = out
         self.convs = nn.ModuleList(convs)
-    def forward(self, picture:Tensor # (B,3,S,S)
-               )->dict:              # {resolution: (B,C,r,r)}
+
+    def forward(
+        self,
+        picture: Tensor,  # (B,3,S,S)
+    ) -> dict:  # {resolution: (B,C,r,r)}
         maps, x = {}, picture
-        for r, conv in zip(self.sizes, self.convs): maps[r] = x = conv(x)
+        for r, conv in zip(self.sizes, self.convs):
+            maps[r] = x = conv(x)
         return maps
+
 
 class Flow(NamedTuple):
     "Where each place of a frame lies in the picture, [-1,1]."
-    head:Tensor        # (B,2,r,r); with layers='one' of all that is seen
-    body:Tensor|None   # (B,2,r,r), with layers other than 'one'
-    shares:Tensor|None # (B,2,r,r) of each place, what head and body cover; the rest is background, which does not move
-    def mixed(self)->Tensor: # (B,2,r,r)
-        "One flow for feature maps, whose places are coarse."
-        if self.shares is None: return self.head
-        head, body = self.shares[:, :1], self.shares[:, 1:]
-        return head*self.head + body*self.body + (1 - head - body)*identity_grid(*self.head.shape[2:], self.head.device)
 
-def _conv(inp:int, out:int, stride:int=1)->nn.Sequential: return nn.Sequential(nn.Conv2d(inp, out, 3, stride, 1), nn.GroupNorm(out//8, out), nn.LeakyReLU(0.2))
+    head: Tensor  # (B,2,r,r); with layers='one' of all that is seen
+    body: Tensor | None  # (B,2,r,r), with layers other than 'one'
+    shares: (
+        Tensor | None
+    )  # (B,2,r,r) of each place, what head and body cover; the rest is background, which does not move
+
+    def mixed(self) -> Tensor:  # (B,2,r,r)
+        "One flow for feature maps, whose places are coarse."
+        if self.shares is None:
+            return self.head
+        head, body = self.shares[:, :1], self.shares[:, 1:]
+        return (
+            head * self.head
+            + body * self.body
+            + (1 - head - body) * identity_grid(*self.head.shape[2:], self.head.device)
+        )
+
+
+def _conv(inp: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inp, out, 3, stride, 1), nn.GroupNorm(out // 8, out), nn.LeakyReLU(0.2))
+
 
 class UNet(nn.Module):
     "A small U-Net over an identity picture."
-    def __init__(self, size:int, inp:int, out:int,
-                 least:int,  # places a side of its lowest resolution
-                 most:int,   # channels there
-                 width:int=16): # channels at the highest, doubled at each halving
+
+    def __init__(
+        self,
+        size: int,
+        inp: int,
+        out: int,
+        least: int,  # places a side of its lowest resolution
+        most: int,  # channels there
+        width: int = 16,  # channels at the highest, doubled at each halving
+    ):
         super().__init__()
-        self.widths = widths = [min(most, width*2**i) for i in range(max(1, int(math.log2(size/least))) + 1)]
-        self.down = nn.ModuleList(_conv(inp if i == 0 else widths[i-1], w, 1 if i == 0 else 2) for i, w in enumerate(widths))
+        self.widths = widths = [min(most, width * 2**i) for i in range(max(1, int(math.log2(size / least))) + 1)]
+        self.down = nn.ModuleList(
+            _conv(inp if i == 0 else widths[i - 1], w, 1 if i == 0 else 2) for i, w in enumerate(widths)
+        )
         self.up = nn.ModuleList(_conv(a + b, a) for a, b in zip(widths[-2::-1], widths[:0:-1]))
         self.out = nn.Conv2d(widths[0], out, 1)
-    def forward(self, x:Tensor # (B,inp,S,S)
-               )->tuple:       # (B,out,S,S), the lowest map (B,C,least,least)
+
+    def forward(
+        self,
+        x: Tensor,  # (B,inp,S,S)
+    ) -> tuple:  # (B,out,S,S), the lowest map (B,C,least,least)
         kept = []
-        for f in self.down: kept.append(x := f(x))
+        for f in self.down:
+            kept.append(x := f(x))
         low = x
-        for f, skip in zip(self.up, kept[-2::-1]): x = f(torch.cat([skip, upsample(x)], 1))
+        for f, skip in zip(self.up, kept[-2::-1]):
+            x = f(torch.cat([skip, upsample(x)], 1))
         return self.out(x), low
+
 
 class Matte(UNet):
     "Cuts an identity picture out: which share of each pixel its head covers, and which share of the rest its body covers or would if no head hid it; and how it is lit. It is told where the head is."
-    def __init__(self, size:int, inp:int,
-                 light:bool=False): # also say how the head is lit
+
+    def __init__(self, size: int, inp: int, light: bool = False):  # also say how the head is lit
         super().__init__(size, inp, 2, 16, 64)
-        self.light = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4*self.widths[-1], 64), nn.LeakyReLU(0.2), nn.Linear(64, 3*HARMONICS)) if light else None
-        if light: nn.init.zeros_(self.light[-1].weight); nn.init.zeros_(self.light[-1].bias)
-    def forward(self, x:Tensor # (B,C,S,S)
-               )->dict:        # 'matte' (B,2,S,S), 'light' (B,3,HARMONICS) where it is asked for
+        self.light = (
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(2),
+                nn.Flatten(),
+                nn.Linear(4 * self.widths[-1], 64),
+                nn.LeakyReLU(0.2),
+                nn.Linear(64, 3 * HARMONICS),
+            )
+            if light
+            else None
+        )
+        if light:
+            nn.init.zeros_(self.light[-1].weight)
+            nn.init.zeros_(self.light[-1].bias)
+
+    def forward(
+        self,
+        x: Tensor,  # (B,C,S,S)
+    ) -> dict:  # 'matte' (B,2,S,S), 'light' (B,3,HARMONICS) where it is asked for
         out, low = super().forward(x)
         said = dict(matte=out.float().sigmoid())
         return said if self.light is None else dict(said, light=self.light(low).float().unflatten(1, (3, HARMONICS)))
 
+
 class Relief(nn.Module):
     "In what a head with its hair differs from `HeadFlow`'s solid. It looks at the head from the front, so that what it says of a place it has seen there; and at all of it, for what no single view shows."
+
     def __init__(self):
         super().__init__()
         self.view = nn.Sequential(_conv(7, 32), _conv(32, 48, 2), _conv(48, 64, 2))
-        self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9*64, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64))
+        self.whole = nn.Sequential(
+            nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * 64, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64)
+        )
         self.near, self.out, self.solid = _conv(64, 64), nn.Conv2d(64, 3, 1), nn.Linear(64, 6)
-        for net in (self.out, self.solid): nn.init.zeros_(net.weight); nn.init.zeros_(net.bias)
-    def forward(self, picture:Tensor, # (B,3,S,S)
-                matte:Tensor,         # (B,2,S,S)
-                heads:Tensor          # (B,6) the picture's
-               )->Tensor:             # (B,SHAPE)
-        seen = face_view(torch.cat([picture, matte], 1), heads, 4*HAIR, HeadFlow.around)
-        x = self.view(torch.cat([seen, identity_grid(4*HAIR, 4*HAIR, picture.device).expand(len(picture), -1, -1, -1)], 1))
+        for net in (self.out, self.solid):
+            nn.init.zeros_(net.weight)
+            nn.init.zeros_(net.bias)
+
+    def forward(
+        self,
+        picture: Tensor,  # (B,3,S,S)
+        matte: Tensor,  # (B,2,S,S)
+        heads: Tensor,  # (B,6) the picture's
+    ) -> Tensor:  # (B,SHAPE)
+        seen = face_view(torch.cat([picture, matte], 1), heads, 4 * HAIR, HeadFlow.around)
+        x = self.view(
+            torch.cat([seen, identity_grid(4 * HAIR, 4 * HAIR, picture.device).expand(len(picture), -1, -1, -1)], 1)
+        )
         whole = self.whole(x)
         return torch.cat([self.solid(whole), self.out(self.near(x + whole[..., None, None])).flatten(1)], 1)
 
-def spread(picture:Tensor, # (B,C,S,S)
-           free:Tensor     # (B,1,S,S) how far each pixel counts, [0,1]
-          )->Tensor:       # (B,C,S,S)
-    "The colours of what counts, carried on over what does not: means of ever larger squares, taken where no smaller one knows anything (the pull-push of Gortler et al., The Lumigraph, 1996)."
-    levels = [(picture*free, free)]
-    while levels[-1][1].shape[-1] > 1: levels.append(tuple(F.avg_pool2d(x.contiguous(), 2) for x in levels[-1]))   # channels last it is ten times slower on a CPU
-    colours, weight = levels.pop()
-    filled = colours/weight.clamp(min=1e-4)
-    for colours, weight in levels[::-1]:
-        sure = (4*weight).clamp(max=1)                    # a quarter of a square is enough to go by
-        filled = sure*colours/weight.clamp(min=1e-4) + (1 - sure)*upsample(filled)
-    return free*picture + (1 - free)*filled
 
-def harmonics(normal:Tensor # (...,3) of length 1
-             )->Tensor:      # (...,HARMONICS)
+def spread(
+    picture: Tensor,  # (B,C,S,S)
+    free: Tensor,  # (B,1,S,S) how far each pixel counts, [0,1]
+) -> Tensor:  # (B,C,S,S)
+    "The colours of what counts, carried on over what does not: means of ever larger squares, taken where no smaller one knows anything (the pull-push of Gortler et al., The Lumigraph, 1996)."
+    levels = [(picture * free, free)]
+    while levels[-1][1].shape[-1] > 1:
+        levels.append(
+            tuple(F.avg_pool2d(x.contiguous(), 2) for x in levels[-1])
+        )  # channels last it is ten times slower on a CPU
+    colours, weight = levels.pop()
+    filled = colours / weight.clamp(min=1e-4)
+    for colours, weight in levels[::-1]:
+        sure = (4 * weight).clamp(max=1)  # a quarter of a square is enough to go by
+        filled = sure * colours / weight.clamp(min=1e-4) + (1 - sure) * upsample(filled)
+    return free * picture + (1 - free) * filled
+
+
+def harmonics(
+    normal: Tensor,  # (...,3) of length 1
+) -> Tensor:  # (...,HARMONICS)
     "Spherical harmonics of the first and second degree, but for their factors: of nine numbers, with the constant one, the light on a matt surface is (Ramamoorthi and Hanrahan, 2001)."
     x, y, z = normal.unbind(-1)
-    return torch.stack([x, y, z, x*y, x*z, y*z, x*x - y*y, 3*z*z - 1], -1)
+    return torch.stack([x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], -1)
+
 
 class Backdrop(UNet):
     "An identity picture without its person, made once per picture: what is seen of the background, the rest filled in. What `spread` fills in, a U-Net that sees down to four places a side puts right."
-    def __init__(self, size:int):
+
+    def __init__(self, size: int):
         super().__init__(size, 7, 3, 4, 48)
-        nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)
-    def forward(self, picture:Tensor, # (B,3,S,S)
-                hidden:Tensor         # (B,1,S,S) share that head and body cover
-               )->Tensor:             # (B,3,S,S)
-        free = 1 - F.max_pool2d(hidden.to(picture.dtype).contiguous(), 3, 1, 1)                       # the edge of what is cut out is soft, and its colours mixed
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        picture: Tensor,  # (B,3,S,S)
+        hidden: Tensor,  # (B,1,S,S) share that head and body cover
+    ) -> Tensor:  # (B,3,S,S)
+        free = 1 - F.max_pool2d(
+            hidden.to(picture.dtype).contiguous(), 3, 1, 1
+        )  # the edge of what is cut out is soft, and its colours mixed
         filled = spread(picture, free)
-        return filled + (1 - free)*super().forward(torch.cat([picture*free, filled, free], 1))[0]
+        return filled + (1 - free) * super().forward(torch.cat([picture * free, filled, free], 1))[0]
+
 
 class Finish(UNet):
     "A frame once more: what was painted and what was copied, each by itself and as they were blended, and what covers each place. It sees a silhouette, and copies that two look-ups have blurred, from farther than one convolution does."
-    def __init__(self, size:int, told:int, width:int):
-        super().__init__(size, told, 3, 8, 3*width, width)
-        nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)
-    def forward(self, image:Tensor, # (B,3,S,S) the blend
-                *told:Tensor        # (B,·,S,S) each
-               )->Tensor:           # (B,3,S,S)
+
+    def __init__(self, size: int, told: int, width: int):
+        super().__init__(size, told, 3, 8, 3 * width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        image: Tensor,  # (B,3,S,S) the blend
+        *told: Tensor,  # (B,·,S,S) each
+    ) -> Tensor:  # (B,3,S,S)
         return image + super().forward(torch.cat([image, *(x.to(image.dtype) for x in told)], 1))[0]
 
-def covered(matte:Tensor)->Tensor: # (B,2,S,S) of `Matte` -> (B,2,S,S)
+
+def covered(matte: Tensor) -> Tensor:  # (B,2,S,S) of `Matte` -> (B,2,S,S)
     "Which share of each pixel of the picture its head and its body cover: what a head hides of a body is not seen."
-    return torch.cat([matte[:, :1], (1 - matte[:, :1])*matte[:, 1:]], 1)
+    return torch.cat([matte[:, :1], (1 - matte[:, :1]) * matte[:, 1:]], 1)
+
 
 class HeadFlow(nn.Module):
     "Where each place of a frame lies in the picture, if the head is an ellipsoid that turns and whose surface moves a little as face and speech want."
-    window = ((0., .25), (.9, 1.05)) # middle and half width of the grid over the face: right and down, decimetres from the middle of the eyes
-    around = ((0., -.15), (1.3, 1.6)) # the same of the coarser one over the head with its hair
-    def __init__(self, latent:int, facial:int, layers:str='one', cells:int=16):
+
+    window = (
+        (0.0, 0.25),
+        (0.9, 1.05),
+    )  # middle and half width of the grid over the face: right and down, decimetres from the middle of the eyes
+    around = ((0.0, -0.15), (1.3, 1.6))  # the same of the coarser one over the head with its hair
+
+    def __init__(self, latent: int, facial: int, layers: str = 'one', cells: int = 16):
         super().__init__()
-        self.moves, self.cells, self.layers = mlp(latent + facial, 3*cells*cells, facial), cells, layers
-        nn.init.zeros_(self.moves[-1].weight); nn.init.zeros_(self.moves[-1].bias)
-        self.middle = nn.Parameter(torch.tensor(HEAD_MIDDLE))       # of the ellipsoid, decimetres from the middle of the eyes: right, down, back
-        self.radii = nn.Parameter(torch.tensor(HEAD_RADII) )
-        self.reach = nn.Parameter(torch.tensor(1.4))                   # in radii: so far out (hair, neck) half of the head's movement is left
-        self.firm = nn.Parameter(torch.tensor(1.5))                    # logarithm of how fast it ends there
+        self.moves, self.cells, self.layers = mlp(latent + facial, 3 * cells * cells, facial), cells, layers
+        nn.init.zeros_(self.moves[-1].weight)
+        nn.init.zeros_(self.moves[-1].bias)
+        self.middle = nn.Parameter(
+            torch.tensor(HEAD_MIDDLE)
+        )  # of the ellipsoid, decimetres from the middle of the eyes: right, down, back
+        self.radii = nn.Parameter(torch.tensor(HEAD_RADII))
+        self.reach = nn.Parameter(
+            torch.tensor(1.4)
+        )  # in radii: so far out (hair, neck) half of the head's movement is left
+        self.firm = nn.Parameter(torch.tensor(1.5))  # logarithm of how fast it ends there
         if layers != 'one':
-            self.face = nn.Parameter(torch.zeros(1, 3, cells, cells))                    # relief of everybody's face, centimetres
-            self.neck = nn.Parameter(torch.tensor((0., .6, .8)))                         # what a head turns about and a body hangs from, as `middle`
-            self.close = nn.Parameter(torch.tensor(.12))                                 # of the camera: 1/decimetres of its distance; what is nearer to it looks larger
-        else: self.close = 0.
-    def forward(self, latent:Tensor, # (B,L)
-                facial:Tensor,       # (B,R)
-                asked:Tensor,        # (B,6) the head of the frame
-                shown:Tensor,        # (B,6) the head of the picture
-                size:int,            # r
-                shape:Tensor|None=None # (B,SHAPE) of `Relief`: in what this head differs from the solid
-               )->Tensor:            # (B,2,r,r) flow, [-1,1]
+            self.face = nn.Parameter(torch.zeros(1, 3, cells, cells))  # relief of everybody's face, centimetres
+            self.neck = nn.Parameter(
+                torch.tensor((0.0, 0.6, 0.8))
+            )  # what a head turns about and a body hangs from, as `middle`
+            self.close = nn.Parameter(
+                torch.tensor(0.12)
+            )  # of the camera: 1/decimetres of its distance; what is nearer to it looks larger
+        else:
+            self.close = 0.0
+
+    def forward(
+        self,
+        latent: Tensor,  # (B,L)
+        facial: Tensor,  # (B,R)
+        asked: Tensor,  # (B,6) the head of the frame
+        shown: Tensor,  # (B,6) the head of the picture
+        size: int,  # r
+        shape: Tensor | None = None,  # (B,SHAPE) of `Relief`: in what this head differs from the solid
+    ) -> Tensor:  # (B,2,r,r) flow, [-1,1]
         moves = self.moves(torch.cat([latent, facial], -1)).float().unflatten(1, (3, self.cells, self.cells))
-        with torch.autocast(latent.device.type, enabled=False):        # half precision would round coordinates to a quarter of a pixel
+        with torch.autocast(
+            latent.device.type, enabled=False
+        ):  # half precision would round coordinates to a quarter of a pixel
             S, eyes, scale = head_placement(shown.float())
             grid, point, at, near = self.surface(asked, size, shape)
-            if shape is not None: point = point + self.relief(point, shape)
-            found = self.seen(point + self.displaced(moves, at), S, eyes, scale)                 # (B,r²,2)
-            if self.layers == 'one': found = grid + near*(found - grid)
+            if shape is not None:
+                point = point + self.relief(point, shape)
+            found = self.seen(point + self.displaced(moves, at), S, eyes, scale)  # (B,r²,2)
+            if self.layers == 'one':
+                found = grid + near * (found - grid)
             return found.transpose(1, 2).unflatten(2, (size, size))
-    def seen(self, point:Tensor, R:Tensor, eyes:Tensor, scale:Tensor)->Tensor: # (B,n,3) of a head placed by `head_placement` -> (B,n,2)
+
+    def seen(
+        self, point: Tensor, R: Tensor, eyes: Tensor, scale: Tensor
+    ) -> Tensor:  # (B,n,3) of a head placed by `head_placement` -> (B,n,2)
         "Where its points are in the frame."
-        return eyes + scale*(point @ R[:, :2].transpose(1, 2))/(1 + self.close*(point @ R[:, 2:].transpose(1, 2))).clamp(min=.3)
-    def body(self, asked:Tensor, shown:Tensor, size:int)->Tensor: # (B,6) each, r -> (B,2,r,r)
+        return eyes + scale * (point @ R[:, :2].transpose(1, 2)) / (
+            1 + self.close * (point @ R[:, 2:].transpose(1, 2))
+        ).clamp(min=0.3)
+
+    def body(self, asked: Tensor, shown: Tensor, size: int) -> Tensor:  # (B,6) each, r -> (B,2,r,r)
         "The flow of a body, which follows the neck and nears or recedes with the head, but does not turn."
         with torch.autocast(asked.device.type, enabled=False):
-            necks = [(eyes + scale*(self.neck @ R[:, :2].transpose(1, 2))[:, None], scale) for R, eyes, scale in (head_placement(h.float()) for h in (asked, shown))]
+            necks = [
+                (eyes + scale * (self.neck @ R[:, :2].transpose(1, 2))[:, None], scale)
+                for R, eyes, scale in (head_placement(h.float()) for h in (asked, shown))
+            ]
             (a, near), (b, far) = necks
             grid = identity_grid(size, size, asked.device).flatten(2).transpose(1, 2)
-            return (b + far/near*(grid - a)).transpose(1, 2).unflatten(2, (size, size))
-    def displaced(self, grid:Tensor, at:Tensor)->Tensor: # (B,3,c,c), (B,n,2) -> (B,n,3) decimetres
+            return (b + far / near * (grid - a)).transpose(1, 2).unflatten(2, (size, size))
+
+    def displaced(self, grid: Tensor, at: Tensor) -> Tensor:  # (B,3,c,c), (B,n,2) -> (B,n,3) decimetres
         "What a grid of displacements, in centimetres, says of these places; of no number nothing is looked up, see `layers.warp`."
-        return 0.1*F.grid_sample(grid, at.nan_to_num(0.)[:, None], padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
-    def relief(self, point:Tensor, shape:Tensor)->Tensor: # (B,n,3), (B,SHAPE) -> (B,n,3)
+        return 0.1 * F.grid_sample(grid, at.nan_to_num(0.0)[:, None], padding_mode='border', align_corners=False)[
+            :, :, 0
+        ].transpose(1, 2)
+
+    def relief(self, point: Tensor, shape: Tensor) -> Tensor:  # (B,n,3), (B,SHAPE) -> (B,n,3)
         "How far everybody's face, and this head with its hair, lie off the ellipsoid."
         middle, half, wide, far = (constant(x, point.device) for x in (*self.window, *self.around))
-        everybody = self.displaced(self.face.expand(len(point), -1, -1, -1), (point[..., :2] - middle)/half)
-        return everybody + self.displaced(shape[:, 6:].float().unflatten(1, (3, HAIR, HAIR)), (point[..., :2] - wide)/far)
-    def surface(self, asked:Tensor, # (B,6)
-                size:int,           # r
-                shape:Tensor|None=None # (B,SHAPE): with its relief
-               )->tuple:            # (1,r²,2) places of the frame, (B,r²,3) the points of the ellipsoid that they show (with a shape: above which lies what they show), decimetres, (B,r²,2) the same in the grid over the face, (B,r²,1) how far a place moves with the head
+        everybody = self.displaced(self.face.expand(len(point), -1, -1, -1), (point[..., :2] - middle) / half)
+        return everybody + self.displaced(
+            shape[:, 6:].float().unflatten(1, (3, HAIR, HAIR)), (point[..., :2] - wide) / far
+        )
+
+    def surface(
+        self,
+        asked: Tensor,  # (B,6)
+        size: int,  # r
+        shape: Tensor | None = None,  # (B,SHAPE): with its relief
+    ) -> tuple:  # (1,r²,2) places of the frame, (B,r²,3) the points of the ellipsoid that they show (with a shape: above which lies what they show), decimetres, (B,r²,2) the same in the grid over the face, (B,r²,1) how far a place moves with the head
         "What of a head each place of the frame shows."
         R, eyes, scale = head_placement(asked.float())
-        grid = identity_grid(size, size, asked.device).flatten(2).transpose(1, 2)            # (1,r²,2)
-        flat = (grid - eyes)/scale
-        ray, along = flat @ R[:, :2], R[:, 2:] + self.close*flat @ R[:, :2]                  # (B,r²,3), (B,1 or r²,3): points of the head seen at z = 0, and the direction of sight
+        grid = identity_grid(size, size, asked.device).flatten(2).transpose(1, 2)  # (1,r²,2)
+        flat = (grid - eyes) / scale
+        ray, along = (
+            flat @ R[:, :2],
+            R[:, 2:] + self.close * flat @ R[:, :2],
+        )  # (B,r²,3), (B,1 or r²,3): points of the head seen at z = 0, and the direction of sight
         own = shape is not None
-        where, radii = (self.middle + .3*shape[:, None, :3].float().tanh(), self.radii*(.3*shape[:, None, 3:6].float().tanh()).exp()) if own else (self.middle, self.radii)
+        where, radii = (
+            (
+                self.middle + 0.3 * shape[:, None, :3].float().tanh(),
+                self.radii * (0.3 * shape[:, None, 3:6].float().tanh()).exp(),
+            )
+            if own
+            else (self.middle, self.radii)
+        )
+
         def hit(ray):
-            o, d = (ray - where)/radii, along/radii
-            a, b = d.square().sum(-1), (o*d).sum(-1)
-            level = o.square().sum(-1) - b*b/a                                               # (B,r²) squared distance of the ray from the middle, in radii
-            z = (-b - (a*(1 - level)).clamp(min=1e-4).sqrt())/a                              # the nearer crossing; beyond the silhouette the nearest approach
-            return ray + z[..., None]*along, level
+            o, d = (ray - where) / radii, along / radii
+            a, b = d.square().sum(-1), (o * d).sum(-1)
+            level = o.square().sum(-1) - b * b / a  # (B,r²) squared distance of the ray from the middle, in radii
+            z = (
+                -b - (a * (1 - level)).clamp(min=1e-4).sqrt()
+            ) / a  # the nearer crossing; beyond the silhouette the nearest approach
+            return ray + z[..., None] * along, level
+
         point, level = hit(ray)
-        for _ in range(2*own): point, level = hit(ray - self.relief(point, shape))           # steps towards the point whose relief lies on the ray
+        for _ in range(2 * own):
+            point, level = hit(ray - self.relief(point, shape))  # steps towards the point whose relief lies on the ray
         middle, half = (constant(x, point.device) for x in self.window)
-        near = (self.firm.exp()*(self.reach - level.clamp(min=1e-4).sqrt())).sigmoid()[..., None]
-        return grid, point, (point[..., :2] - middle)/half, near
-    def normal(self, point:Tensor)->Tensor: # (B,n,3) on the ellipsoid, decimetres -> (B,n,3) of length 1
+        near = (self.firm.exp() * (self.reach - level.clamp(min=1e-4).sqrt())).sigmoid()[..., None]
+        return grid, point, (point[..., :2] - middle) / half, near
+
+    def normal(self, point: Tensor) -> Tensor:  # (B,n,3) on the ellipsoid, decimetres -> (B,n,3) of length 1
         "The way the ellipsoid faces there, in the head's own frame."
-        return F.normalize((point - self.middle)/self.radii.square(), dim=-1)
-    def facing(self, asked:Tensor, shown:Tensor, size:int, shape:Tensor)->Tensor: # (B,6), (B,6), r, (B,SHAPE) -> (B,2,3,r,r) of length 1
+        return F.normalize((point - self.middle) / self.radii.square(), dim=-1)
+
+    def facing(
+        self, asked: Tensor, shown: Tensor, size: int, shape: Tensor
+    ) -> Tensor:  # (B,6), (B,6), r, (B,SHAPE) -> (B,2,3,r,r) of length 1
         "The way that what each place of the frame shows of the head, relief and all, faces there, and in the picture: right, down, away from the camera. What should be bright does not bend the relief."
         with torch.no_grad(), torch.autocast(asked.device.type, enabled=False):
             _, point, _, _ = self.surface(asked.float(), size, shape)
             point = (point + self.relief(point, shape)).unflatten(1, (size, size))
             across, down = (torch.gradient(point, dim=d)[0] for d in (2, 1))
-            normal = F.normalize(torch.linalg.cross(down, across), dim=-1).flatten(1, 2)                   # out of the head
-            return torch.stack([(normal @ head_placement(h.float())[0].transpose(1, 2)).transpose(1, 2).unflatten(2, (size, size)) for h in (asked, shown)], 1)
-    def relit(self, facing:Tensor, light:Tensor)->Tensor: # (B,2,3,r,r) of `facing`, (B,3,HARMONICS) of `Matte` -> (B,3,r,r)
+            normal = F.normalize(torch.linalg.cross(down, across), dim=-1).flatten(1, 2)  # out of the head
+            return torch.stack(
+                [
+                    (normal @ head_placement(h.float())[0].transpose(1, 2)).transpose(1, 2).unflatten(2, (size, size))
+                    for h in (asked, shown)
+                ],
+                1,
+            )
+
+    def relit(
+        self, facing: Tensor, light: Tensor
+    ) -> Tensor:  # (B,2,3,r,r) of `facing`, (B,3,HARMONICS) of `Matte` -> (B,3,r,r)
         "How many times as bright each place of the frame is as the picture shows it, because it faces the light in another way: lamps stay where they are when a head turns. A head that does not turn stays as it is lit."
-        now, then = (harmonics(x.movedim(1, -1)) for x in facing.unbind(1))                                # (B,r,r,HARMONICS)
+        now, then = (harmonics(x.movedim(1, -1)) for x in facing.unbind(1))  # (B,r,r,HARMONICS)
         return torch.einsum('bhwk,bck->bchw', now - then, light).clamp(-1.5, 1.5).exp()
-    def places(self, asked:Tensor, size:int, shown:Tensor|None=None)->Tensor: # (B,6), r, (B,6) -> (B,PLACES,r,r), with the picture's head one more
+
+    def places(
+        self, asked: Tensor, size: int, shown: Tensor | None = None
+    ) -> Tensor:  # (B,6), r, (B,6) -> (B,PLACES,r,r), with the picture's head one more
         "Where on the face each place of the frame lies, as waves over the face: what is painted there (teeth, lids) is then a matter of the face and not of the frame. And, given the picture's head, how far it faced the camera there: what looked away is not to be copied."
         with torch.autocast(asked.device.type, enabled=False):
             _, point, at, near = self.surface(asked, size)
-            waves = torch.cat([at.clamp(-2, 2), *((math.pi*k*at).sin() for k in WAVES), *((math.pi*k*at).cos() for k in WAVES)], -1)
-            told = [near, near*waves]
-            if shown is not None: told.append(-near*(self.normal(point) @ head_placement(shown.float())[0][:, 2:].transpose(1, 2)))
+            waves = torch.cat(
+                [
+                    at.clamp(-2, 2),
+                    *((math.pi * k * at).sin() for k in WAVES),
+                    *((math.pi * k * at).cos() for k in WAVES),
+                ],
+                -1,
+            )
+            told = [near, near * waves]
+            if shown is not None:
+                told.append(-near * (self.normal(point) @ head_placement(shown.float())[0][:, 2:].transpose(1, 2)))
             return torch.cat(told, -1).transpose(1, 2).unflatten(2, (size, size))
 
-HARMONICS = 8                                     # numbers of a light, but for the constant one
-WAVES = 1, 2, 4                                   # periods over the grid's half width
-PLACES = 1 + 2*(1 + 2*len(WAVES))                 # channels of `HeadFlow.places`
-HAIR = 12                                         # cells a side of the grid over the head with its hair
-SHAPE = 6 + 3*HAIR*HAIR                           # numbers of a head's shape: its ellipsoid, and a relief on that grid
+
+HARMONICS = 8  # numbers of a light, but for the constant one
+WAVES = 1, 2, 4  # periods over the grid's half width
+PLACES = 1 + 2 * (1 + 2 * len(WAVES))  # channels of `HeadFlow.places`
+HAIR = 12  # cells a side of the grid over the head with its hair
+SHAPE = 6 + 3 * HAIR * HAIR  # numbers of a head's shape: its ellipsoid, and a relief on that grid
+
 
 class Block(nn.Module):
     "One resolution: modulated convolution, facial code added, the warped identity merged, modulated convolution, colours."
-    def __init__(self, inp:int, out:int, latent:int, facial:int, maps:int=0, up:bool=True, picture:int=0, places:int=0):
+
+    def __init__(
+        self,
+        inp: int,
+        out: int,
+        latent: int,
+        facial: int,
+        maps: int = 0,
+        up: bool = True,
+        picture: int = 0,
+        places: int = 0,
+    ):
         super().__init__()
         self.up = up
         self.conv0, self.conv1 = ModConv(inp, out, latent), ModConv(out, out, latent)
@@ -253,119 +438,188 @@ class Block(nn.Module):
         self.facial = nn.Linear(facial, out)
         if maps:
             self.merge = nn.Conv2d(maps, out, 1)
-            self.head = nn.Conv2d(out, 3, 3, 1, 1)                        # flow step (2), mask (1)
+            self.head = nn.Conv2d(out, 3, 3, 1, 1)  # flow step (2), mask (1)
         if places:
-            self.place = nn.Conv2d(places, out, 1, bias=False); nn.init.zeros_(self.place.weight)
+            self.place = nn.Conv2d(places, out, 1, bias=False)
+            nn.init.zeros_(self.place.weight)
         if picture:
-            self.blend = nn.Conv2d(out, picture, 3, 1, 1)                 # mask (1), light on what is copied (3)
-        self.calm(0.)
-    def calm(self, warped:float): # > 0: the warped picture counts for more than what is painted
+            self.blend = nn.Conv2d(out, picture, 3, 1, 1)  # mask (1), light on what is copied (3)
+        self.calm(0.0)
+
+    def calm(self, warped: float):  # > 0: the warped picture counts for more than what is painted
         "Start from the flow as it comes: steps and masks that fit another latent would tear the face."
-        for name, bias in dict(head=0., blend=warped).items():
+        for name, bias in dict(head=0.0, blend=warped).items():
             if hasattr(self, name):
-                nn.init.zeros_(getattr(self, name).weight); nn.init.zeros_(getattr(self, name).bias)
-                if bias: nn.init.constant_(getattr(self, name).bias[:1], bias)
-    def forward(self,
-                h:Tensor,           # (B,C,r/2,r/2), or (B,C,4,4) at the first
-                w:Tensor,           # (B,L) latent
-                facial:Tensor,      # (B,R)
-                source:Tensor|None=None, # (B,C',r,r) the picture's map
-                flow:Flow|None=None, # (B,2,r,r) each; a block moves that of the head
-                places:Tensor|None=None # (B,places,r,r)
-               )->tuple:            # (B,C,r,r), colours (B,3,r,r), flow of the head (B,2,r,r) or None
-        h = self.conv0(h, w, self.facial(facial))             # before the upsampling: the same for a quarter of the arithmetic
-        if self.up: h = upsample(h)
+                nn.init.zeros_(getattr(self, name).weight)
+                nn.init.zeros_(getattr(self, name).bias)
+                if bias:
+                    nn.init.constant_(getattr(self, name).bias[:1], bias)
+
+    def forward(
+        self,
+        h: Tensor,  # (B,C,r/2,r/2), or (B,C,4,4) at the first
+        w: Tensor,  # (B,L) latent
+        facial: Tensor,  # (B,R)
+        source: Tensor | None = None,  # (B,C',r,r) the picture's map
+        flow: Flow | None = None,  # (B,2,r,r) each; a block moves that of the head
+        places: Tensor | None = None,  # (B,places,r,r)
+    ) -> tuple:  # (B,C,r,r), colours (B,3,r,r), flow of the head (B,2,r,r) or None
+        h = self.conv0(h, w, self.facial(facial))  # before the upsampling: the same for a quarter of the arithmetic
+        if self.up:
+            h = upsample(h)
         if source is not None:
             step, mask = self.head(h).split((2, 1), 1)
-            flow = flow._replace(head=flow.head + 0.5*step.float())
+            flow = flow._replace(head=flow.head + 0.5 * step.float())
             h = torch.addcmul(h, mask.sigmoid(), self.merge(warp(source, flow.mixed())))
-        if places is not None: h = h + self.place(places.to(h.dtype))
+        if places is not None:
+            h = h + self.place(places.to(h.dtype))
         h = self.conv1(h, w)
         return h, self.rgb(h), flow and flow.head
 
+
 class Generator(nn.Module):
     "G_d of eqs. 5-7 and G_g of eq. 9."
-    def __init__(self,
-                 size:int,          # height and width of a frame
-                 channels:dict,     # {resolution: channels}, 4 to size
-                 latent:int,        # size of the latent that modulates (F)
-                 facial:int,        # size of the code that is added (mlp(f_I, f_P))
-                 identity_path:str='maps', # 'code' (printed) or 'maps'
-                 coarse:int=16,     # lowest resolution of the maps path
-                 places:str='none', # with maps: 'face' tells the blocks from `coarse` on where on the face each place lies, 'none' does not
-                 layers:str='one', # with maps: 'one' flow that fades from the head outwards; 'three': head, body and background, each cut out and moved in its own way; 'filled': the same, and the background is filled in behind them once per picture
-                 light:str='added', # with more layers than one: 'added' to what is copied, as the last block sees fit, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
-                 finish:str='blended'): # with maps: what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
+
+    def __init__(
+        self,
+        size: int,  # height and width of a frame
+        channels: dict,  # {resolution: channels}, 4 to size
+        latent: int,  # size of the latent that modulates (F)
+        facial: int,  # size of the code that is added (mlp(f_I, f_P))
+        identity_path: str = 'maps',  # 'code' (printed) or 'maps'
+        coarse: int = 16,  # lowest resolution of the maps path
+        places: str = 'none',  # with maps: 'face' tells the blocks from `coarse` on where on the face each place lies, 'none' does not
+        layers: str = 'one',  # with maps: 'one' flow that fades from the head outwards; 'three': head, body and background, each cut out and moved in its own way; 'filled': the same, and the background is filled in behind them once per picture
+        light: str = 'added',  # with more layers than one: 'added' to what is copied, as the last block sees fit, or first 'turned': what is copied of a head is lit as its turned surface faces the lamps
+        finish: str = 'blended',  # with maps: what is painted and what is copied are 'blended' by a mask, or the blend is 'refined' by a U-Net at the frame's size
+    ):
         super().__init__()
-        if identity_path not in ('code', 'maps'): raise ValueError(f"identity_path is 'code' or 'maps', not {identity_path!r}")
+        if identity_path not in ('code', 'maps'):
+            raise ValueError(f"identity_path is 'code' or 'maps', not {identity_path!r}")
         channels = {int(k): v for k, v in channels.items()}
         self.sizes = [r for r in (4, 8, 16, 32, 64, 128, 256, 512) if r <= size]
         self.const = nn.Parameter(torch.randn(1, channels[4], 4, 4))
         self.use_maps, self.coarse = identity_path == 'maps', coarse
         self.use_places = self.use_maps and places == 'face'
-        width = lambda r: max(16, channels[r]*2//3//8*8)   # a map's channels: two thirds of the face's, in eights for the group norm
+        width = lambda r: max(
+            16, channels[r] * 2 // 3 // 8 * 8
+        )  # a map's channels: two thirds of the face's, in eights for the group norm
         if self.use_maps:
             self.maps = MapsEncoder(size, {r: width(r) for r in self.sizes}, coarse)
             self.flow = HeadFlow(latent, facial, layers)
         self.use_layers = self.use_maps and layers != 'one'
-        if self.use_layers: self.matte, self.relief = Matte(size, 3 + PLACES, light == 'turned'), Relief()
+        if self.use_layers:
+            self.matte, self.relief = Matte(size, 3 + PLACES, light == 'turned'), Relief()
         self.backdrop = Backdrop(size) if self.use_layers and layers == 'filled' else None
-        self.finish = Finish(size, channels[size] + 10 + 9*self.use_layers, width(size)) if self.use_maps and finish == 'refined' else None
-        told = self.use_places*(PLACES + 3*self.use_layers)
+        self.finish = (
+            Finish(size, channels[size] + 10 + 9 * self.use_layers, width(size))
+            if self.use_maps and finish == 'refined'
+            else None
+        )
+        told = self.use_places * (PLACES + 3 * self.use_layers)
         take = lambda r: width(r) if self.use_maps and r >= coarse else 0
-        self.blocks = nn.ModuleList(Block(channels[max(4, r//2)], channels[r], latent, facial, take(r), up=r > 4, picture=(1 + 3*self.use_layers)*(self.use_maps and r == size), places=told*(r >= coarse)) for r in self.sizes)
-    def identity_maps(self, picture:Tensor, # (B,3,S,S), RGB in [-1,1], or of twice that height and width: see the setting `picture`
-                      heads:Tensor|None=None, # (B,6) its head; needed with layers other than 'one'
-                      paint:bool=True       # False: without what only painting needs
-                     )->dict:               # {resolution: (B,C,r,r)}, 'picture' as it came, with more layers what `Matte` says, with layers='filled' the 'backdrop' (B,3,S,S); empty with identity_path='code'
+        self.blocks = nn.ModuleList(
+            Block(
+                channels[max(4, r // 2)],
+                channels[r],
+                latent,
+                facial,
+                take(r),
+                up=r > 4,
+                picture=(1 + 3 * self.use_layers) * (self.use_maps and r == size),
+                places=told * (r >= coarse),
+            )
+            for r in self.sizes
+        )
+
+    def identity_maps(
+        self,
+        picture: Tensor,  # (B,3,S,S), RGB in [-1,1], or of twice that height and width: see the setting `picture`
+        heads: Tensor | None = None,  # (B,6) its head; needed with layers other than 'one'
+        paint: bool = True,  # False: without what only painting needs
+    ) -> dict:  # {resolution: (B,C,r,r)}, 'picture' as it came, with more layers what `Matte` says, with layers='filled' the 'backdrop' (B,3,S,S); empty with identity_path='code'
         "What of the identity picture is kept as maps; needed once per picture."
         whole, picture = picture, shrunk(picture, self.sizes[-1])
         kept = {**self.maps(picture), 'picture': whole} if self.use_maps and paint else {}
         # What is cut out is no matter of where heads should be
         if self.use_layers:
-            kept.update(self.matte(torch.cat([picture, self.flow.places(heads.detach(), picture.shape[-1]).to(picture.dtype)], 1)))
+            kept.update(
+                self.matte(
+                    torch.cat([picture, self.flow.places(heads.detach(), picture.shape[-1]).to(picture.dtype)], 1)
+                )
+            )
             kept['shape'] = self.relief(picture, kept['matte'].detach(), heads.detach())
-        if self.backdrop is not None: kept['backdrop'] = self.backdrop(picture, covered(kept['matte'].detach()).sum(1, keepdim=True))   # nor of what would be filled in easily
+        if self.backdrop is not None:
+            kept['backdrop'] = self.backdrop(
+                picture, covered(kept['matte'].detach()).sum(1, keepdim=True)
+            )  # nor of what would be filled in easily
         return kept
-    def head_flow(self, latent:Tensor, facial:Tensor, heads:Tensor, maps:dict)->Tensor: # as `forward`; what `identity_maps` gives without painting is enough -> (B,2,r,r), r twice `coarse`
+
+    def head_flow(
+        self, latent: Tensor, facial: Tensor, heads: Tensor, maps: dict
+    ) -> Tensor:  # as `forward`; what `identity_maps` gives without painting is enough -> (B,2,r,r), r twice `coarse`
         "The flow that painting starts from: a hundredth of a frame's arithmetic."
         latent, facial = (F.layer_norm(x, x.shape[-1:]) for x in (latent, facial))
-        return self.flow(latent, facial, heads[:, 0], heads[:, 1], min(2*self.coarse, self.sizes[-1]), maps.get('shape'))
-    def start(self, latent:Tensor, facial:Tensor, heads:Tensor, maps:dict)->Flow: # as `head_flow` -> (B,·,r,r), with more layers than one (B,·,S,S)
+        return self.flow(
+            latent, facial, heads[:, 0], heads[:, 1], min(2 * self.coarse, self.sizes[-1]), maps.get('shape')
+        )
+
+    def start(
+        self, latent: Tensor, facial: Tensor, heads: Tensor, maps: dict
+    ) -> Flow:  # as `head_flow` -> (B,·,r,r), with more layers than one (B,·,S,S)
         "The same as `Flow`, at the size at which heads are cut out."
         flow = self.head_flow(latent, facial, heads, maps)
-        while self.use_layers and flow.shape[-1] < self.sizes[-1]: flow = upsample_flow(flow)
+        while self.use_layers and flow.shape[-1] < self.sizes[-1]:
+            flow = upsample_flow(flow)
         return self.layered(flow, heads, maps)
-    def facing(self, heads:Tensor, maps:dict)->Tensor: # -> (B,2,3,S,S)
+
+    def facing(self, heads: Tensor, maps: dict) -> Tensor:  # -> (B,2,3,S,S)
         "`HeadFlow.facing` at the frame's size; relief is coarser than that."
-        facing = self.flow.facing(heads[:, 0], heads[:, 1], min(2*self.coarse, self.sizes[-1]), maps['shape']).flatten(1, 2)
-        while facing.shape[-1] < self.sizes[-1]: facing = upsample(facing)
+        facing = self.flow.facing(
+            heads[:, 0], heads[:, 1], min(2 * self.coarse, self.sizes[-1]), maps['shape']
+        ).flatten(1, 2)
+        while facing.shape[-1] < self.sizes[-1]:
+            facing = upsample(facing)
         return F.normalize(facing.unflatten(1, (2, 3)), dim=2)
-    def layered(self, head:Tensor, heads:Tensor, maps:dict)->Flow: # (B,2,r,r) flow of the head
+
+    def layered(self, head: Tensor, heads: Tensor, maps: dict) -> Flow:  # (B,2,r,r) flow of the head
         "With that of the body, and what both cover: cut out of the picture and moved there, the head before the body."
-        if not self.use_layers: return Flow(head, None, None)
+        if not self.use_layers:
+            return Flow(head, None, None)
         body = self.flow.body(heads[:, 0], heads[:, 1], head.shape[-1])
         front = warp(maps['matte'][:, :1], head)
-        return Flow(head, body, torch.cat([front, (1 - front)*warp(maps['matte'][:, 1:], body)], 1))
-    def copied(self, flow:Flow, heads:Tensor, maps:dict, facing:Tensor|None=None)->tuple: # (B,2,3,S,S) of `HeadFlow.facing`, where light turns -> colours (B,3,S,S) times their share, share (B,1,S,S)
+        return Flow(head, body, torch.cat([front, (1 - front) * warp(maps['matte'][:, 1:], body)], 1))
+
+    def copied(
+        self, flow: Flow, heads: Tensor, maps: dict, facing: Tensor | None = None
+    ) -> (
+        tuple
+    ):  # (B,2,3,S,S) of `HeadFlow.facing`, where light turns -> colours (B,3,S,S) times their share, share (B,1,S,S)
         "What the picture shows of a frame: all that the flow finds, but nothing that a head hides in the picture, unless it is background that was filled in."
         picture = maps['picture']
         front = looked_up(picture, flow.head)
-        if flow.shares is None: return front, 1.
-        if 'light' in maps: front = (front + 1)*self.flow.relit(facing, maps['light']) - 1
+        if flow.shares is None:
+            return front, 1.0
+        if 'light' in maps:
+            front = (front + 1) * self.flow.relit(facing, maps['light']) - 1
         hides, rest = maps['matte'][:, :1], maps['matte'][:, 1:]
-        free = torch.cat([1 - hides, (1 - hides)*(1 - rest)], 1)                              # how far the picture shows body, and background
+        free = torch.cat([1 - hides, (1 - hides) * (1 - rest)], 1)  # how far the picture shows body, and background
         head, body = flow.shares[:, :1], flow.shares[:, 1:]
-        body, behind = body*warp(free[:, :1], flow.body), 1 - head - body
-        if self.backdrop is None: behind = behind*free[:, 1:]
+        body, behind = body * warp(free[:, :1], flow.body), 1 - head - body
+        if self.backdrop is None:
+            behind = behind * free[:, 1:]
         seen = maps['backdrop'] if 'backdrop' in maps else shrunk(picture, self.sizes[-1])
-        return head*front + body*looked_up(picture, flow.body) + behind*seen, head + body + behind
-    def forward(self, latent:Tensor, # (B,L) modulates
-                facial:Tensor,       # (B,R) is added in every block
-                maps:dict,           # from `identity_maps`, each (B,...)
-                heads:Tensor|None=None, # (B,2,6) the head of the frame and of the picture, see `HeadFlow`; needed with maps
-                parts:bool=False     # also return the `Flow` (B,·,S,S) or None, and the blending mask
-               )->Tensor:            # (B,3,S,S), RGB, about [-1,1]
+        return head * front + body * looked_up(picture, flow.body) + behind * seen, head + body + behind
+
+    def forward(
+        self,
+        latent: Tensor,  # (B,L) modulates
+        facial: Tensor,  # (B,R) is added in every block
+        maps: dict,  # from `identity_maps`, each (B,...)
+        heads: Tensor
+        | None = None,  # (B,2,6) the head of the frame and of the picture, see `HeadFlow`; needed with maps
+        parts: bool = False,  # also return the `Flow` (B,·,S,S) or None, and the blending mask
+    ) -> Tensor:  # (B,3,S,S), RGB, about [-1,1]
         # Whatever scale the codes have, they arrive with unit deviation: weak codes would leave the blocks to the constant.
         start = self.head_flow(latent, facial, heads, maps) if self.use_maps else None
         latent, facial = (F.layer_norm(x, x.shape[-1:]) for x in (latent, facial))
@@ -373,20 +627,43 @@ class Generator(nn.Module):
         h = h.contiguous(memory_format=torch.channels_last)
         for r, block in zip(self.sizes, self.blocks):
             if self.use_maps and r >= self.coarse:
-                if flow is None: flow = steps = F.interpolate(start, size=r, mode='area')
-                else: flow = upsample_flow(flow)
-                if r == start.shape[-1] != self.coarse: flow = start + flow - upsample_flow(steps)   # back to the full start, with what the coarser block changed
+                if flow is None:
+                    flow = steps = F.interpolate(start, size=r, mode='area')
+                else:
+                    flow = upsample_flow(flow)
+                if r == start.shape[-1] != self.coarse:
+                    flow = (
+                        start + flow - upsample_flow(steps)
+                    )  # back to the full start, with what the coarser block changed
             full = self.layered(flow, heads, maps) if flow is not None else None
-            places = self.flow.places(heads[:, 0], r, heads[:, 1] if self.use_layers else None) if self.use_places and r >= self.coarse else None
-            if places is not None and self.use_layers: places = torch.cat([places, full.shares], 1)
-            h, rgb, flow = block(h, latent, facial, maps.get(r) if r >= self.coarse else None, full, places)  # (B,C,r,r)
-            image = rgb if image is None else upsample(image) + rgb              # (B,3,r,r)
+            places = (
+                self.flow.places(heads[:, 0], r, heads[:, 1] if self.use_layers else None)
+                if self.use_places and r >= self.coarse
+                else None
+            )
+            if places is not None and self.use_layers:
+                places = torch.cat([places, full.shares], 1)
+            h, rgb, flow = block(
+                h, latent, facial, maps.get(r) if r >= self.coarse else None, full, places
+            )  # (B,C,r,r)
+            image = rgb if image is None else upsample(image) + rgb  # (B,3,r,r)
         if self.use_maps:
             full = self.layered(flow, heads, maps)
             mask, light = block.blend(h).tensor_split((1,), 1)
-            facing = self.facing(heads, maps) if self.use_layers and ('light' in maps or self.finish is not None) else None
+            facing = (
+                self.facing(heads, maps) if self.use_layers and ('light' in maps or self.finish is not None) else None
+            )
             mask, (found, share) = mask.sigmoid(), self.copied(full, heads, maps, facing)
-            if self.use_layers: found = found + share*light                          # a head that turns is lit anew; painting it would cost its detail
-            painted, image = image, mask*found + (1 - mask*share)*image
-            if self.finish is not None: image = self.finish(image, h, found, painted, mask, *((full.shares, share, facing.flatten(1, 2)) if self.use_layers else ()))
+            if self.use_layers:
+                found = found + share * light  # a head that turns is lit anew; painting it would cost its detail
+            painted, image = image, mask * found + (1 - mask * share) * image
+            if self.finish is not None:
+                image = self.finish(
+                    image,
+                    h,
+                    found,
+                    painted,
+                    mask,
+                    *((full.shares, share, facing.flatten(1, 2)) if self.use_layers else ()),
+                )
         return (image, full, mask) if parts else image

@@ -6,89 +6,157 @@
 __all__ = ['make_generator', 'to_model', 'to_images', 'IRFD']
 
 # %% ../../nbs/models/irfd.ipynb #e70eb2cb
-import torch, torch.nn as nn
+import torch
+import torch.nn as nn
 from torch import Tensor
+
 from ..config import FACTORS, Config
 from ..labels import ACTION_UNITS, ARTICULATORS, EMOTIONS
 from ..losses import join_codes
-from .layers import mlp
 from .encoders import SHOWN, Correction, Encoders, shown_codes
 from .generator import Generator
+from .layers import mlp
 
 # %% ../../nbs/models/irfd.ipynb #d8360518
-def make_generator(c:Config)->Generator:
+def make_generator(c: Config) -> Generator:
     "G_d or G_g of a preset."
-    return Generator(c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse, c.places, c.layers, c.light, c.finish)
+    return Generator(
+        c.size, c.channels, c.latent, c.latent, c.identity_path, c.coarse, c.places, c.layers, c.light, c.finish
+    )
 
-def to_model(images:Tensor # (...,3,H,W) uint8
-            )->Tensor:     # (N,3,H,W) float32 in [-1,1], leading axes joined
+
+def to_model(
+    images: Tensor,  # (...,3,H,W) uint8
+) -> Tensor:  # (N,3,H,W) float32 in [-1,1], leading axes joined
     "Bytes as the networks want them."
-    return (images.flatten(0, -4).float()/127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return (images.flatten(0, -4).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
-def to_images(x:Tensor # (...,3,H,W) in [-1,1]
-             )->Tensor: # (...,H,W,3) uint8, on the CPU
+
+def to_images(
+    x: Tensor,  # (...,3,H,W) in [-1,1]
+) -> Tensor:  # (...,H,W,3) uint8, on the CPU
     "Bytes as people and files want them; the inverse of `to_model`."
-    return ((x.detach().float().clamp(-1, 1) + 1)*127.5).round().to(torch.uint8).movedim(-3, -1).cpu()
+    return ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).cpu()
+
 
 class IRFD(nn.Module):
     "Stage 1 as one module: `forward` makes everything that eqs. 1-7 compare."
-    def __init__(self, c:Config):
+
+    def __init__(self, c: Config):
         super().__init__()
         self.join, self.shown, self.reach = c.join, c.shown, c.reach
         self.encoders, self.generator = Encoders(c), make_generator(c)
-        self.classifier = nn.Linear(c.code, len(EMOTIONS))         # C_m of eq. 2
-        self.actions = nn.Linear(c.code, len(ACTION_UNITS))        # reads action units from an emotion code
-        self.mouth = nn.Linear(c.code, len(ARTICULATORS))          # reads from an identity code how the picture holds its mouth, which the warp has to undo
-        self.mlp = mlp(c.code*((3 if c.join == 'concat' else 1) + self.generator.use_maps*len(SHOWN[c.shown])), c.latent)
-    def facial(self, codes:dict, # {factor: (B,D)}
-               shown:Tensor      # of `shown_codes`
-              )->tuple:          # (B,L), and the heads (B,2,6) that the maps path needs, else None
+        self.classifier = nn.Linear(c.code, len(EMOTIONS))  # C_m of eq. 2
+        self.actions = nn.Linear(c.code, len(ACTION_UNITS))  # reads action units from an emotion code
+        self.mouth = nn.Linear(
+            c.code, len(ARTICULATORS)
+        )  # reads from an identity code how the picture holds its mouth, which the warp has to undo
+        self.mlp = mlp(
+            c.code * ((3 if c.join == 'concat' else 1) + self.generator.use_maps * len(SHOWN[c.shown])), c.latent
+        )
+
+    def facial(
+        self,
+        codes: dict,  # {factor: (B,D)}
+        shown: Tensor,  # of `shown_codes`
+    ) -> tuple:  # (B,L), and the heads (B,2,6) that the maps path needs, else None
         "mlp(codes), eqs. 5-6; with maps, what the picture shows comes in too."
         w = join_codes(codes['identity'], codes['emotion'], codes['pose'], self.join)
-        if not self.generator.use_maps: return self.mlp(w), None
-        return self.mlp(torch.cat([w, shown], -1)), torch.stack([self.encoders.angles(codes['pose']), self.encoders.angles(shown[:, :codes['pose'].shape[1]])], 1)
-    def render(self, codes:dict, maps:dict, shown:Tensor)->tuple: # as `facial`, identity maps (B,...) each -> (B,3,S,S), and the flow (B,2,S,S) or None
+        if not self.generator.use_maps:
+            return self.mlp(w), None
+        return self.mlp(torch.cat([w, shown], -1)), torch.stack(
+            [self.encoders.angles(codes['pose']), self.encoders.angles(shown[:, : codes['pose'].shape[1]])], 1
+        )
+
+    def render(
+        self, codes: dict, maps: dict, shown: Tensor
+    ) -> tuple:  # as `facial`, identity maps (B,...) each -> (B,3,S,S), and the flow (B,2,S,S) or None
         "G_d(mlp(codes)), eqs. 5-6."
         w, heads = self.facial(codes, shown)
         image, flow, _ = self.generator(w, w, maps, heads, parts=True)
         return image, flow and flow.head
-    def labels(self, frames:Tensor, pictures:Tensor)->dict: # (K,3,S,S) each
+
+    def labels(self, frames: Tensor, pictures: Tensor) -> dict:  # (K,3,S,S) each
         "What labels teach: emotion class, angles, and, with maps, the flow from a picture of the person. None of it needs a frame painted."
         codes = self.encoders(frames, ('emotion', 'pose'))
-        if not self.generator.use_maps: return dict(self.read(codes), mouth=None, coarse=None)
-        pictured = self.encoders(pictures, ('identity', *SHOWN[self.shown])); shown, who = shown_codes(pictured, self.shown), pictured['identity']
+        if not self.generator.use_maps:
+            return dict(self.read(codes), mouth=None, coarse=None)
+        pictured = self.encoders(pictures, ('identity', *SHOWN[self.shown]))
+        shown, who = shown_codes(pictured, self.shown), pictured['identity']
         w, heads = self.facial(dict(codes, identity=who), shown)
-        both = {f: torch.cat([codes[f], pictured[f]]) for f in SHOWN[self.shown]}   # pictures have labels too
-        return dict(self.read({**codes, **both}), mouth=self.mouth(who), coarse=self.generator.head_flow(w, w, heads, self.generator.identity_maps(pictures, heads[:, 1], paint=False)))
-    def read(self, codes:dict)->dict:
+        both = {f: torch.cat([codes[f], pictured[f]]) for f in SHOWN[self.shown]}  # pictures have labels too
+        return dict(
+            self.read({**codes, **both}),
+            mouth=self.mouth(who),
+            coarse=self.generator.head_flow(
+                w, w, heads, self.generator.identity_maps(pictures, heads[:, 1], paint=False)
+            ),
+        )
+
+    def read(self, codes: dict) -> dict:
         "What labels are compared with."
-        return dict(logits=self.classifier(codes['emotion']), angles=self.encoders.angles(codes['pose']), actions=self.actions(codes['emotion']))
-    def forward(self,
-                sources:dict|None, # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
-                swap:Tensor|None,  # (B,) factor swapped: index into FACTORS
-                labelled:tuple|None=None, # two of (K,3,S,S): frames of which only labels and the flow are learned, and pictures of the same people
-                shaken:Tensor|None=None, # (H,3,S,S) frames of which only labels are learned
-                off:Tensor|None=None # (H,6) how far from where E_p finds their heads they are taken to be, `Correction.UNIT`s, for the correction to learn from
-               )->dict:
+        return dict(
+            logits=self.classifier(codes['emotion']),
+            angles=self.encoders.angles(codes['pose']),
+            actions=self.actions(codes['emotion']),
+        )
+
+    def forward(
+        self,
+        sources: dict | None,  # {factor: (2B,3,S,S)}: what each code is read from, S before T; None: only labels
+        swap: Tensor | None,  # (B,) factor swapped: index into FACTORS
+        labelled: tuple
+        | None = None,  # two of (K,3,S,S): frames of which only labels and the flow are learned, and pictures of the same people
+        shaken: Tensor | None = None,  # (H,3,S,S) frames of which only labels are learned
+        off: Tensor
+        | None = None,  # (H,6) how far from where E_p finds their heads they are taken to be, `Correction.UNIT`s, for the correction to learn from
+    ) -> dict:
         """`codes` {factor: (2B,D)}; `logits` (2B+K,8), `angles` (2B+K,6), `actions` (2B+K,18), with K more where pictures are read too, see `SHOWN`; `coarse` (K,2,r,r) or None; `self` (2B,3,S,S) reconstructions and `flow` (2B,2,S,S) from their identity picture; `fakes` (2B,3,S,S): first half carries S's swapped factor;
         `fake_codes` {factor: (2B,D)}; `origin` {factor: (2B,)}: the row of `codes` that this factor of a fake came from."""
         out = self.labels(*labelled) if labelled is not None else {}
-        if shaken is not None: out['shaken'] = self.read(self.encoders(shaken, ('emotion', 'pose')))
-        if off is not None: out['shaken']['corrected'] = self.encoders.corrected(shaken, out['shaken']['angles'] + Correction.UNIT*off)
-        if sources is None: return out
-        pictured = self.encoders(sources['identity'], ('identity', *(SHOWN[self.shown] if self.generator.use_maps else ())))
-        maps = self.generator.identity_maps(sources['identity'], self.encoders.angles(pictured['pose'])) if self.generator.use_maps else {}
-        codes = {f: pictured[f] if f == 'identity' else self.encoders(sources[f], (f,))[f] for f in FACTORS}      # (2B,D) each
+        if shaken is not None:
+            out['shaken'] = self.read(self.encoders(shaken, ('emotion', 'pose')))
+        if off is not None:
+            out['shaken']['corrected'] = self.encoders.corrected(
+                shaken, out['shaken']['angles'] + Correction.UNIT * off
+            )
+        if sources is None:
+            return out
+        pictured = self.encoders(
+            sources['identity'], ('identity', *(SHOWN[self.shown] if self.generator.use_maps else ()))
+        )
+        maps = (
+            self.generator.identity_maps(sources['identity'], self.encoders.angles(pictured['pose']))
+            if self.generator.use_maps
+            else {}
+        )
+        codes = {
+            f: pictured[f] if f == 'identity' else self.encoders(sources[f], (f,))[f] for f in FACTORS
+        }  # (2B,D) each
         shown = shown_codes(pictured, self.shown) if maps else codes['pose']
         B = len(swap)
-        own, other = torch.arange(2*B, device=swap.device), torch.arange(2*B, device=swap.device).roll(B)
+        own, other = torch.arange(2 * B, device=swap.device), torch.arange(2 * B, device=swap.device).roll(B)
         swapped = swap.repeat(2)
         # A fake keeps the swapped factor of its own row and takes the two others from the other row.
         origin = {f: torch.where(swapped == i, own, other) for i, f in enumerate(FACTORS)}
         # A painter that has yet to learn shouts at the encoders: what labels taught them would be lost in a hundred steps.
-        soft = lambda code: code if self.reach == 1 else self.reach*code + (1 - self.reach)*code.detach()
+        soft = lambda code: code if self.reach == 1 else self.reach * code + (1 - self.reach) * code.detach()
         given, shown = {f: soft(v) for f, v in codes.items()}, soft(shown)
-        fakes, _ = self.render({f: given[f][origin[f]] for f in FACTORS}, {k: m[origin['identity']] for k, m in maps.items()}, shown[origin['identity']])
+        fakes, _ = self.render(
+            {f: given[f][origin[f]] for f in FACTORS},
+            {k: m[origin['identity']] for k, m in maps.items()},
+            shown[origin['identity']],
+        )
         image, flow = self.render(given, maps, shown)
-        return dict({k: torch.cat([v, out[k]]) if k in out else v for k, v in self.read(codes).items()}, coarse=out.get('coarse'), mouth=out.get('mouth'), shaken=out.get('shaken'), codes=codes, self=image, flow=flow, fakes=fakes,
-                    fake_codes=self.encoders(fakes), origin=origin)
+        return dict(
+            {k: torch.cat([v, out[k]]) if k in out else v for k, v in self.read(codes).items()},
+            coarse=out.get('coarse'),
+            mouth=out.get('mouth'),
+            shaken=out.get('shaken'),
+            codes=codes,
+            self=image,
+            flow=flow,
+            fakes=fakes,
+            fake_codes=self.encoders(fakes),
+            origin=origin,
+        )

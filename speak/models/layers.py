@@ -7,14 +7,18 @@ __all__ = ['mlp', 'AdaIN', 'ModConv', 'constant', 'identity_grid', 'warp', 'shru
 
 # %% ../../nbs/models/layers.ipynb #f4813919
 from functools import lru_cache
-import torch, torch.nn as nn, torch.nn.functional as F
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../../nbs/models/layers.ipynb #2653434d
-def mlp(inp:int,    # size of the input code
-        out:int,    # size of the output code
-        hidden:int=0 # size of the hidden layer; 0: as the output
-       )->nn.Sequential:
+def mlp(
+    inp: int,  # size of the input code
+    out: int,  # size of the output code
+    hidden: int = 0,  # size of the hidden layer; 0: as the output
+) -> nn.Sequential:
     "Two linear layers with a leaky ReLU: the `mlp` of the paper's eqs. 5 and 9."
     hidden = hidden or out
     return nn.Sequential(nn.Linear(inp, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, out))
@@ -22,80 +26,115 @@ def mlp(inp:int,    # size of the input code
 # %% ../../nbs/models/layers.ipynb #a567ce46
 class AdaIN(nn.Module):
     "Adaptive instance normalisation of vectors: (1 + scale(code)) · (x − mean)/std + shift(code)."
-    def __init__(self, width:int, # channels of x
-                 code:int):       # channels of the code that sets scale and shift
+
+    def __init__(
+        self,
+        width: int,  # channels of x
+        code: int,  # channels of the code that sets scale and shift
+    ):
         super().__init__()
-        self.style = nn.Linear(code, 2*width)
-        nn.init.normal_(self.style.weight, std=0.02); nn.init.zeros_(self.style.bias)  # starts close to plain normalisation
-    def forward(self, x:Tensor,   # (..., width)
-                code:Tensor       # (..., code)
-               )->Tensor:         # (..., width)
+        self.style = nn.Linear(code, 2 * width)
+        nn.init.normal_(self.style.weight, std=0.02)
+        nn.init.zeros_(self.style.bias)  # starts close to plain normalisation
+
+    def forward(
+        self,
+        x: Tensor,  # (..., width)
+        code: Tensor,  # (..., code)
+    ) -> Tensor:  # (..., width)
         scale, shift = self.style(code).chunk(2, -1)
-        return (1 + scale)*F.layer_norm(x, x.shape[-1:]) + shift
+        return (1 + scale) * F.layer_norm(x, x.shape[-1:]) + shift
 
 # %% ../../nbs/models/layers.ipynb #fce9c7a7
 class ModConv(nn.Module):
     "Modulated and demodulated convolution, bias, leaky ReLU."
-    def __init__(self, inp:int, out:int, latent:int, kernel:int=3):
+
+    def __init__(self, inp: int, out: int, latent: int, kernel: int = 3):
         super().__init__()
-        self.pad = kernel//2
+        self.pad = kernel // 2
         self.weight = nn.Parameter(torch.randn(out, inp, kernel, kernel))
-        self.gain = (inp*kernel*kernel)**-0.5   # equalised learning rate: every layer learns at the same speed
+        self.gain = (inp * kernel * kernel) ** -0.5  # equalised learning rate: every layer learns at the same speed
         self.bias = nn.Parameter(torch.zeros(out))
         self.affine = nn.Linear(latent, inp)
-        nn.init.normal_(self.affine.weight, std=latent**-0.5*0.5); nn.init.ones_(self.affine.bias)
-    def forward(self, x:Tensor,         # (B,C,H,W)
-                w:Tensor,               # (B,L) latent
-                add:Tensor|float=0.     # (B,C') added to the bias, for each sample its own
-               )->Tensor:               # (B,C',H,W)
-        s, weight = self.affine(w), self.weight*self.gain
-        y = F.conv2d(x*s[:, :, None, None], weight, padding=self.pad)
-        d = (s.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()*2**0.5   # leaky ReLU halves the variance: given back here, one pass fewer
+        nn.init.normal_(self.affine.weight, std=latent**-0.5 * 0.5)
+        nn.init.ones_(self.affine.bias)
+
+    def forward(
+        self,
+        x: Tensor,  # (B,C,H,W)
+        w: Tensor,  # (B,L) latent
+        add: Tensor | float = 0.0,  # (B,C') added to the bias, for each sample its own
+    ) -> Tensor:  # (B,C',H,W)
+        s, weight = self.affine(w), self.weight * self.gain
+        y = F.conv2d(x * s[:, :, None, None], weight, padding=self.pad)
+        d = (
+            s.square() @ weight.square().sum((2, 3)).T + 1e-8
+        ).rsqrt() * 2**0.5  # leaky ReLU halves the variance: given back here, one pass fewer
         bias = (self.bias + add).expand(len(x), -1)
         return F.leaky_relu(torch.addcmul(bias[:, :, None, None], y, d[:, :, None, None]), 0.2)
 
 # %% ../../nbs/models/layers.ipynb #6b56ef6b
 @lru_cache(64)
-def constant(values:tuple, # of floats, nested or not
-             device        # a tensor's `.device`
-            )->Tensor:     # float32
+def constant(
+    values: tuple,  # of floats, nested or not
+    device,  # a tensor's `.device`
+) -> Tensor:  # float32
     "Numbers on a device, sent there once: each sending would stop a GPU."
-    with torch.inference_mode(False): return torch.tensor(values, device=device)
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
 
-def identity_grid(height:int, width:int, device=None)->Tensor: # (1,2,H,W), x then y in [-1,1], pixel centres
+
+def identity_grid(height: int, width: int, device=None) -> Tensor:  # (1,2,H,W), x then y in [-1,1], pixel centres
     "The flow that moves nothing."
-    y = (torch.arange(height, device=device)*2 + 1)/height - 1
-    x = (torch.arange(width,  device=device)*2 + 1)/width - 1
+    y = (torch.arange(height, device=device) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=device) * 2 + 1) / width - 1
     y, x = torch.meshgrid(y, x, indexing='ij')
     return torch.stack([x, y])[None]
 
-def warp(source:Tensor, # (B,C,H,W)
-         flow:Tensor    # (B,2,h,w) where to look in the source, [-1,1]
-        )->Tensor:      # (B,C,h,w)
-    "Look up the source where the flow says; beyond its edge the edge goes on."
-    flow = flow.nan_to_num(0.)     # of a net that diverges: on a CPU, looking up no number writes outside of memory before the loop can say so
-    return F.grid_sample(source.to(flow.dtype), flow.permute(0, 2, 3, 1), mode='bilinear', padding_mode='border', align_corners=False)
 
-def shrunk(x:Tensor,  # (B,C,H,W)
-           size:int   # at most H; H is this times a power of two
-          )->Tensor:  # (B,C,size,size)
+def warp(
+    source: Tensor,  # (B,C,H,W)
+    flow: Tensor,  # (B,2,h,w) where to look in the source, [-1,1]
+) -> Tensor:  # (B,C,h,w)
+    "Look up the source where the flow says; beyond its edge the edge goes on."
+    flow = flow.nan_to_num(
+        0.0
+    )  # of a net that diverges: on a CPU, looking up no number writes outside of memory before the loop can say so
+    return F.grid_sample(
+        source.to(flow.dtype), flow.permute(0, 2, 3, 1), mode='bilinear', padding_mode='border', align_corners=False
+    )
+
+
+def shrunk(
+    x: Tensor,  # (B,C,H,W)
+    size: int,  # at most H; H is this times a power of two
+) -> Tensor:  # (B,C,size,size)
     "Means of squares of pixels."
-    while x.shape[-1] > size: x = F.avg_pool2d(x.contiguous(), 2)          # channels last it is ten times slower on a CPU
+    while x.shape[-1] > size:
+        x = F.avg_pool2d(x.contiguous(), 2)  # channels last it is ten times slower on a CPU
     return x
 
-def upsample(x:Tensor)->Tensor: # (B,C,H,W) -> (B,C,2H,2W)
+
+def upsample(x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C,2H,2W)
     "Twice the height and width, bilinear."
-    if x.is_cuda: x = x.contiguous(memory_format=torch.channels_last)      # of small maps, the other layout's kernel keeps most of a GPU idle: it was a third of a training step
+    if x.is_cuda:
+        x = x.contiguous(
+            memory_format=torch.channels_last
+        )  # of small maps, the other layout's kernel keeps most of a GPU idle: it was a third of a training step
     return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
 
-def upsample_flow(flow:Tensor)->Tensor: # (B,2,H,W) -> (B,2,2H,2W)
+
+def upsample_flow(flow: Tensor) -> Tensor:  # (B,2,H,W) -> (B,2,2H,2W)
     "A flow for twice the height and width. What is interpolated is how far it moves: coordinates themselves would be held at the edge pixels' centres."
     h, w = flow.shape[2:]
-    return upsample(flow - identity_grid(h, w, flow.device)) + identity_grid(2*h, 2*w, flow.device)
+    return upsample(flow - identity_grid(h, w, flow.device)) + identity_grid(2 * h, 2 * w, flow.device)
 
-def looked_up(picture:Tensor, # (B,C,H,W)
-              flow:Tensor     # (B,2,h,w) where to look in it, [-1,1]
-             )->Tensor:       # (B,C,h,w)
+
+def looked_up(
+    picture: Tensor,  # (B,C,H,W)
+    flow: Tensor,  # (B,2,h,w) where to look in it, [-1,1]
+) -> Tensor:  # (B,C,h,w)
     "`warp`; a picture of twice the flow's size is looked up at four places of each pixel, of which the mean is what a camera with pixels of that size would see."
-    if picture.shape[-1] <= flow.shape[-1]: return warp(picture, flow)
+    if picture.shape[-1] <= flow.shape[-1]:
+        return warp(picture, flow)
     return shrunk(warp(picture, upsample_flow(flow)), flow.shape[-1])

@@ -6,105 +6,146 @@
 __all__ = ['STAGES', 'vgg19_features', 'Perceptual']
 
 # %% ../../nbs/models/perceptual.ipynb #6167b69d
-import hashlib, os
+import hashlib
+import os
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torchvision.models import VGG19_Weights
 from torchvision.models.vgg import cfgs, make_layers
+
 from ..config import SpeakError
 
 # %% ../../nbs/models/perceptual.ipynb #c599b31a
-STAGES = {'relu1_2': 3, 'relu2_2': 8, 'relu3_1': 11, 'relu4_1': 20, 'relu5_1': 29}   # index in torchvision's vgg19().features
+STAGES = {
+    'relu1_2': 3,
+    'relu2_2': 8,
+    'relu3_1': 11,
+    'relu4_1': 20,
+    'relu5_1': 29,
+}  # index in torchvision's vgg19().features
 
-def vgg19_features(width:int=64,  # channels of the first layer; 64 is VGG-19, other layers keep their ratio to it
-                   stages:int=5,  # how many of `STAGES` are wanted
-                  ) -> nn.Sequential: # torchvision's vgg19().features, cut behind the last stage
+
+def vgg19_features(
+    width: int = 64,  # channels of the first layer; 64 is VGG-19, other layers keep their ratio to it
+    stages: int = 5,  # how many of `STAGES` are wanted
+) -> nn.Sequential:  # torchvision's vgg19().features, cut behind the last stage
     "VGG-19's layout at a width, down to the deepest stage that is compared."
-    layers = make_layers([c if c=='M' else c*width//64 for c in cfgs['E']])
-    layers = layers[:list(STAGES.values())[stages-1]+1]
+    layers = make_layers([c if c == 'M' else c * width // 64 for c in cfgs['E']])
+    layers = layers[: list(STAGES.values())[stages - 1] + 1]
     for layer in layers:
-        if isinstance(layer, nn.ReLU): layer.inplace = False   # a stage's features must outlive the next layer
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # a stage's features must outlive the next layer
     return layers
 
 # %% ../../nbs/models/perceptual.ipynb #ddebb3d3
-def _take(net:nn.Sequential, state:dict[str,Tensor], source:str):
+def _take(net: nn.Sequential, state: dict[str, Tensor], source: str):
     "Copy `features.N.*` into the net, or say what does not fit."
     for name, own in net.state_dict().items():
         given = state.get(f'features.{name}')
-        if given is None: raise SpeakError(f"The VGG file '{source}' has no features.{name}, so it is not in the layout of torchvision's vgg19.")
+        if given is None:
+            raise SpeakError(
+                f"The VGG file '{source}' has no features.{name}, so it is not in the layout of torchvision's vgg19."
+            )
         if given.shape != own.shape:
-            raise SpeakError(f"The VGG file '{source}' has features.{name} of shape {tuple(given.shape)}, but this width needs {tuple(own.shape)}.")
+            raise SpeakError(
+                f"The VGG file '{source}' has features.{name} of shape {tuple(given.shape)}, but this width needs {tuple(own.shape)}."
+            )
         own.copy_(given)
 
-def _imagenet(path:str,   # the cached file
-              sha256:str, # the digits that its checksum must begin with
-              url:str,    # where it can be had
-             ) -> dict[str,Tensor]:
+
+def _imagenet(
+    path: str,  # the cached file
+    sha256: str,  # the digits that its checksum must begin with
+    url: str,  # where it can be had
+) -> dict[str, Tensor]:
     "torchvision's weights out of the cache; fetched when absent and the network allows."
     name, folder = os.path.basename(path), os.path.dirname(path)
     if not os.path.isfile(path):
         os.makedirs(folder, exist_ok=True)
-        try: torch.hub.download_url_to_file(url, path, hash_prefix=sha256)
-        except (OSError, RuntimeError) as e:    # no network, no room, or another file than the published one
-            raise SpeakError(f"The VGG-19 weights {name} (548 MB) are absent and could not be downloaded: "
-                             f"fetch {url} and put it into '{folder}', or choose weights='random'.") from e
-    with open(path, 'rb') as f: found = hashlib.file_digest(f, 'sha256').hexdigest()
+        try:
+            torch.hub.download_url_to_file(url, path, hash_prefix=sha256)
+        except (OSError, RuntimeError) as e:  # no network, no room, or another file than the published one
+            raise SpeakError(
+                f"The VGG-19 weights {name} (548 MB) are absent and could not be downloaded: "
+                f"fetch {url} and put it into '{folder}', or choose weights='random'."
+            ) from e
+    with open(path, 'rb') as f:
+        found = hashlib.file_digest(f, 'sha256').hexdigest()
     if not found.startswith(sha256):
-        raise SpeakError(f"The file '{path}' is not torchvision's {name}: its SHA-256 begins with {found[:8]} instead of {sha256}; "
-                         f"delete it and fetch {url} again.")
+        raise SpeakError(
+            f"The file '{path}' is not torchvision's {name}: its SHA-256 begins with {found[:8]} instead of {sha256}; "
+            f"delete it and fetch {url} again."
+        )
     return torch.load(path, map_location='cpu', weights_only=True)
 
-def _load(net:nn.Sequential, weights:str):
+
+def _load(net: nn.Sequential, weights: str):
     "Fill the net by the name of its weights."
     if weights == 'random':
         chance = torch.Generator().manual_seed(0)
         for layer in net:
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity='relu', generator=chance); nn.init.zeros_(layer.bias)
+                nn.init.kaiming_normal_(layer.weight, nonlinearity='relu', generator=chance)
+                nn.init.zeros_(layer.bias)
     elif weights == 'imagenet':
         url = VGG19_Weights.IMAGENET1K_V1.url
-        name = url.rsplit('/', 1)[-1]                                    # vgg19-dcbb9e9d.pth
+        name = url.rsplit('/', 1)[-1]  # vgg19-dcbb9e9d.pth
         path = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
         _take(net, _imagenet(path, name.split('-')[1].split('.')[0], url), path)
     else:
         if not os.path.isfile(weights):
-            raise SpeakError(f"The VGG weights '{weights}' are neither 'imagenet' nor 'random' nor a safetensors file that exists.")
-        try: state = load_file(weights)
-        except SafetensorError as e: raise SpeakError(f"The VGG file '{weights}' is not a whole safetensors file.") from e
+            raise SpeakError(
+                f"The VGG weights '{weights}' are neither 'imagenet' nor 'random' nor a safetensors file that exists."
+            )
+        try:
+            state = load_file(weights)
+        except SafetensorError as e:
+            raise SpeakError(f"The VGG file '{weights}' is not a whole safetensors file.") from e
         _take(net, state, weights)
 
 # %% ../../nbs/models/perceptual.ipynb #c4fc4481
 class Perceptual(nn.Module):
     "Mean L1 distance of VGG-19 features (paper, section 3.2, L_vgg). Frozen: gradients flow to the pictures, never to the weights."
-    def __init__(self,
-        width:int=64,            # channels of the first layer; torchvision's weights need 64
-        weights:str='imagenet',  # 'imagenet', 'random', or the path of a safetensors file
-        stages:int=5,            # depths compared, from relu1_2 on; small pictures need fewer
+
+    def __init__(
+        self,
+        width: int = 64,  # channels of the first layer; torchvision's weights need 64
+        weights: str = 'imagenet',  # 'imagenet', 'random', or the path of a safetensors file
+        stages: int = 5,  # depths compared, from relu1_2 on; small pictures need fewer
     ):
         super().__init__()
         self.features = vgg19_features(width, stages)
-        with torch.no_grad(): _load(self.features, weights)
+        with torch.no_grad():
+            _load(self.features, weights)
         self.requires_grad_(False).eval()
-        norm = VGG19_Weights.IMAGENET1K_V1.transforms()                     # of RGB in [0,1]; here it is in [-1,1]
-        self.register_buffer('mean', torch.tensor(norm.mean).view(3,1,1)*2-1, persistent=False)
-        self.register_buffer('std', torch.tensor(norm.std).view(3,1,1)*2, persistent=False)
+        norm = VGG19_Weights.IMAGENET1K_V1.transforms()  # of RGB in [0,1]; here it is in [-1,1]
+        self.register_buffer('mean', torch.tensor(norm.mean).view(3, 1, 1) * 2 - 1, persistent=False)
+        self.register_buffer('std', torch.tensor(norm.std).view(3, 1, 1) * 2, persistent=False)
 
-    def train(self, mode:bool=True): return super().train(False)   # part of a loss: a trainer's .train() leaves it alone
+    def train(self, mode: bool = True):
+        return super().train(False)  # part of a loss: a trainer's .train() leaves it alone
 
-    def stages(self, image:Tensor, # (B,3,H,W) RGB in [-1,1]
-              ) -> list[Tensor]:   # (B,C,H/s,W/s) with s = 1, 2, 4, 8, 16
+    def stages(
+        self,
+        image: Tensor,  # (B,3,H,W) RGB in [-1,1]
+    ) -> list[Tensor]:  # (B,C,H/s,W/s) with s = 1, 2, 4, 8, 16
         "Features at each depth that is compared."
-        out, h = [], (image-self.mean)/self.std
+        out, h = [], (image - self.mean) / self.std
         for i, layer in enumerate(self.features):
             h = layer(h)
-            if i in STAGES.values(): out.append(h)
+            if i in STAGES.values():
+                out.append(h)
         return out
 
-    def forward(self, a:Tensor, # (B,3,H,W) RGB in [-1,1]
-                b:Tensor,       # (B,3,H,W) the picture that `a` should resemble
-               ) -> Tensor:     # (B,)
+    def forward(
+        self,
+        a: Tensor,  # (B,3,H,W) RGB in [-1,1]
+        b: Tensor,  # (B,3,H,W) the picture that `a` should resemble
+    ) -> Tensor:  # (B,)
         "Distance of each pair; `b` is a target, so no gradient flows to it."
-        with torch.no_grad(): target = self.stages(b)
-        return torch.stack([(x-y).abs().mean((1,2,3)) for x,y in zip(self.stages(a), target)]).mean(0)
+        with torch.no_grad():
+            target = self.stages(b)
+        return torch.stack([(x - y).abs().mean((1, 2, 3)) for x, y in zip(self.stages(a), target)]).mean(0)

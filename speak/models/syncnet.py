@@ -7,113 +7,152 @@ __all__ = ['HOP', 'FFT', 'STEPS_PER_SECOND', 'FRAMES', 'STEPS', 'LogMel', 'crop_
 
 # %% ../../nbs/models/syncnet.ipynb #086bff85
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 from transformers.audio_utils import mel_filter_bank
+
 from ..config import FPS, SAMPLE_RATE
 from ..losses import sync_distance
 
 # %% ../../nbs/models/syncnet.ipynb #86932249
-HOP, FFT = 160, 512          # samples: 100 steps a second, 32 ms
+HOP, FFT = 160, 512  # samples: 100 steps a second, 32 ms
 STEPS_PER_SECOND = SAMPLE_RATE // HOP
-FRAMES, STEPS = 5, 20        # of a window: video frames, mel steps
-_FLOOR = 1e-6                # power of a mel band that counts as silence
+FRAMES, STEPS = 5, 20  # of a window: video frames, mel steps
+_FLOOR = 1e-6  # power of a mel band that counts as silence
+
 
 class LogMel(nn.Module):
     "Log-mel spectrogram scaled to about [-1,1]: -1 is silence, speech lies around 0."
-    def __init__(self, mels:int): # mel bands M
+
+    def __init__(self, mels: int):  # mel bands M
         super().__init__()
-        bank = mel_filter_bank(FFT//2+1, mels, 55., SAMPLE_RATE/2, SAMPLE_RATE, norm='slaney', mel_scale='slaney')
-        self.register_buffer('bank', torch.from_numpy(bank).float().T.contiguous(), persistent=False) # (M,F)
+        bank = mel_filter_bank(
+            FFT // 2 + 1, mels, 55.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm='slaney', mel_scale='slaney'
+        )
+        self.register_buffer('bank', torch.from_numpy(bank).float().T.contiguous(), persistent=False)  # (M,F)
         self.register_buffer('hann', torch.hann_window(FFT), persistent=False)
 
-    def forward(self, wave:Tensor, # (B,N) 16 kHz in [-1,1]
-               ) -> Tensor:        # (B,M,L), L = N//160 + 1
-        spectrum = torch.stft(wave, FFT, HOP, window=self.hann, center=True, pad_mode='constant', return_complex=True) # (B,F,L)
-        power = self.bank @ spectrum.abs().square()                 # (B,M,L)
-        return power.clamp(min=_FLOOR).log10() / 3 + 1              # 1e-6 -> -1, 1e-3 -> 0, 1 -> 1
+    def forward(
+        self,
+        wave: Tensor,  # (B,N) 16 kHz in [-1,1]
+    ) -> Tensor:  # (B,M,L), L = N//160 + 1
+        spectrum = torch.stft(
+            wave, FFT, HOP, window=self.hann, center=True, pad_mode='constant', return_complex=True
+        )  # (B,F,L)
+        power = self.bank @ spectrum.abs().square()  # (B,M,L)
+        return power.clamp(min=_FLOOR).log10() / 3 + 1  # 1e-6 -> -1, 1e-3 -> 0, 1 -> 1
 
 # %% ../../nbs/models/syncnet.ipynb #ff23cd1b
-def crop_mouth(frames:Tensor, # (B,T,3,H,W) in [-1,1]
-               boxes:Tensor,  # (B,T,4) pixels: left, top, right, bottom; finite
-               size:int,      # S, side of the crop in pixels
-              ) -> Tensor:    # (B,T,3,S,S)
+def crop_mouth(
+    frames: Tensor,  # (B,T,3,H,W) in [-1,1]
+    boxes: Tensor,  # (B,T,4) pixels: left, top, right, bottom; finite
+    size: int,  # S, side of the crop in pixels
+) -> Tensor:  # (B,T,3,S,S)
     "Each frame's box, resized to a square; gradients flow to the frames."
     B, T = frames.shape[:2]
-    crops = roi_align(frames.flatten(0,1), list(boxes.reshape(B*T,1,4).to(frames.dtype)), size, sampling_ratio=1, aligned=True)
-    return crops.unflatten(0, (B,T))
+    crops = roi_align(
+        frames.flatten(0, 1), list(boxes.reshape(B * T, 1, 4).to(frames.dtype)), size, sampling_ratio=1, aligned=True
+    )
+    return crops.unflatten(0, (B, T))
 
 # %% ../../nbs/models/syncnet.ipynb #a176b29a
-def _conv(n_in:int, n_out:int, stride=1) -> nn.Sequential:
+def _conv(n_in: int, n_out: int, stride=1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
-def _stream(n_in:int,          # channels in
-            height:int, width:int, # of the input
-            base:int,          # channels of the first layer; doubled at each halving, up to 4 times
-            embed:int,         # E
-           ) -> nn.Sequential:
+
+def _stream(
+    n_in: int,  # channels in
+    height: int,
+    width: int,  # of the input
+    base: int,  # channels of the first layer; doubled at each halving, up to 4 times
+    embed: int,  # E
+) -> nn.Sequential:
     "Halve both sides (a side that has reached 4 stays) with a layer before and after each halving, then fc6 and fc7."
     layers, n = [_conv(n_in, base, stride=2)], base
-    height, width = -(-height//2), -(-width//2)
+    height, width = -(-height // 2), -(-width // 2)
     while max(height, width) > 4:
         stride = (2 if height > 4 else 1, 2 if width > 4 else 1)
-        wider = min(2*n, 4*base)
+        wider = min(2 * n, 4 * base)
         layers += [_conv(n, wider, stride), _conv(wider, wider)]
-        n, height, width = wider, -(-height//stride[0]), -(-width//stride[1])
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n*height*width, 2*embed), nn.ReLU(inplace=True), nn.Linear(2*embed, embed))
+        n, height, width = wider, -(-height // stride[0]), -(-width // stride[1])
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(n * height * width, 2 * embed),
+        nn.ReLU(inplace=True),
+        nn.Linear(2 * embed, embed),
+    )
+
 
 class SyncNet(nn.Module):
     "Embeddings of sound and mouth (paper, eqs. 11-12), of unit length; windows are named by their first frame."
-    def __init__(self,
-        width:int,    # channels of the first convolutions
-        embed:int,    # E, length of an embedding
-        size:int,     # S, side of the mouth crops in pixels
-        mels:int=40,  # M, bands of the spectrogram
+
+    def __init__(
+        self,
+        width: int,  # channels of the first convolutions
+        embed: int,  # E, length of an embedding
+        size: int,  # S, side of the mouth crops in pixels
+        mels: int = 40,  # M, bands of the spectrogram
     ):
         super().__init__()
         self.size = size
-        self.mel = LogMel(mels)                                      # (B,N) -> (B,M,L)
+        self.mel = LogMel(mels)  # (B,N) -> (B,M,L)
         self.audio = _stream(1, mels, STEPS, width, embed)
-        self.video = _stream(3*FRAMES, size, size, width, embed)
+        self.video = _stream(3 * FRAMES, size, size, width, embed)
 
-    def windows(self, mel:Tensor,    # (B,M,L)
-                starts:Tensor,       # (n,) first frames of windows; they may reach beyond the sound, where it is silent
-               ) -> Tensor:          # (B,n,1,M,20)
+    def windows(
+        self,
+        mel: Tensor,  # (B,M,L)
+        starts: Tensor,  # (n,) first frames of windows; they may reach beyond the sound, where it is silent
+    ) -> Tensor:  # (B,n,1,M,20)
         "The 0.2 s of sound around the middle of each window of five frames."
-        centre = (starts.to(mel.device) + (FRAMES-1)/2) / FPS * STEPS_PER_SECOND
-        first = (centre - (STEPS-1)/2).round().long()                # (n,)
-        steps = first[:,None] + torch.arange(STEPS, device=mel.device)   # (n,20)
+        centre = (starts.to(mel.device) + (FRAMES - 1) / 2) / FPS * STEPS_PER_SECOND
+        first = (centre - (STEPS - 1) / 2).round().long()  # (n,)
+        steps = first[:, None] + torch.arange(STEPS, device=mel.device)  # (n,20)
         silent = (steps < 0) | (steps >= mel.shape[2])
-        picked = mel[:,:,steps.clamp(0, mel.shape[2]-1)].masked_fill(silent, -1.)   # (B,M,n,20)
-        return picked.permute(0,2,1,3)[:,:,None]
+        picked = mel[:, :, steps.clamp(0, mel.shape[2] - 1)].masked_fill(silent, -1.0)  # (B,M,n,20)
+        return picked.permute(0, 2, 1, 3)[:, :, None]
 
-    def audio_windows(self, wave:Tensor, # (B,N) 16 kHz in [-1,1], sample 0 at frame 0
-                      starts:Tensor,     # (n,) first frames of windows
-                     ) -> Tensor:        # (B,n,1,M,20)
+    def audio_windows(
+        self,
+        wave: Tensor,  # (B,N) 16 kHz in [-1,1], sample 0 at frame 0
+        starts: Tensor,  # (n,) first frames of windows
+    ) -> Tensor:  # (B,n,1,M,20)
         "Windows of sound, aligned with the video's windows that start at the same frames."
         return self.windows(self.mel(wave), starts)
 
-    def audio_embed(self, mel:Tensor,    # (B,1,M,20)
-                   ) -> Tensor:          # (B,E), unit length
+    def audio_embed(
+        self,
+        mel: Tensor,  # (B,1,M,20)
+    ) -> Tensor:  # (B,E), unit length
         "fc7 of the sound."
         return F.normalize(self.audio(mel), dim=-1)
 
-    def video_embed(self, frames:Tensor, # (B,5,3,S,S) mouth crops in [-1,1]
-                   ) -> Tensor:          # (B,E), unit length
+    def video_embed(
+        self,
+        frames: Tensor,  # (B,5,3,S,S) mouth crops in [-1,1]
+    ) -> Tensor:  # (B,E), unit length
         "fc7 of the mouth."
-        return F.normalize(self.video(frames.flatten(1,2)), dim=-1)
+        return F.normalize(self.video(frames.flatten(1, 2)), dim=-1)
 
 # %% ../../nbs/models/syncnet.ipynb #fbaec3e0
-def offset(audio:Tensor,       # (T,E) embeddings of the sound's windows, one per frame
-           video:Tensor,       # (T,E) embeddings of the mouth's windows
-           max_shift:int=15,   # frames either way
-          ) -> tuple[int,float,float]: # offset in frames, confidence, smallest mean distance
+def offset(
+    audio: Tensor,  # (T,E) embeddings of the sound's windows, one per frame
+    video: Tensor,  # (T,E) embeddings of the mouth's windows
+    max_shift: int = 15,  # frames either way
+) -> tuple[int, float, float]:  # offset in frames, confidence, smallest mean distance
     "How far sound and mouth are apart: positive when the sound is ahead (video t matches sound t - offset), and how sure that is."
     T = len(video)
-    if len(audio) != T: raise ValueError(f'{len(audio)} sound windows and {T} video windows; one of each per frame is needed')
-    reach = min(max_shift, T-1)
-    shifts = torch.arange(-reach, reach+1)
-    means = torch.stack([sync_distance(audio[max(0,-s):T-max(0,s)], video[max(0,s):T-max(0,-s)]).mean() for s in shifts.tolist()])
+    if len(audio) != T:
+        raise ValueError(f'{len(audio)} sound windows and {T} video windows; one of each per frame is needed')
+    reach = min(max_shift, T - 1)
+    shifts = torch.arange(-reach, reach + 1)
+    means = torch.stack(
+        [
+            sync_distance(audio[max(0, -s) : T - max(0, s)], video[max(0, s) : T - max(0, -s)]).mean()
+            for s in shifts.tolist()
+        ]
+    )
     best = means.argmin()
-    return int(shifts[best]), float(means.median()-means[best]), float(means[best])
+    return int(shifts[best]), float(means.median() - means[best]), float(means[best])

@@ -6,84 +6,122 @@
 __all__ = ['Talker']
 
 # %% ../../nbs/models/talker.ipynb #b4134f5d
-import dataclasses, json
-import torch, torch.nn as nn
-from torch import Tensor
+import dataclasses
+import json
+
+import torch
+import torch.nn as nn
 from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor
+
 from ..config import Config, config_from_json
 from ..labels import ACTION_UNITS, ARTICULATORS
-from .layers import mlp, shrunk
 from .audio import AudioEncoder
 from .editor import Editor
 from .encoders import SHOWN, Encoders, shown_codes
 from .generator import covered
 from .irfd import make_generator
+from .layers import mlp, shrunk
 
 # %% ../../nbs/models/talker.ipynb #ad12db73
 class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talking-head'], license='apache-2.0'):
     "SPEAK after training: four inputs' frames and sound in, frames out (paper, section 3.2)."
-    def __init__(self, config:dict): # the fields of `speak.config.Config`; a dict, so that it is saved as JSON with the weights
+
+    def __init__(
+        self, config: dict
+    ):  # the fields of `speak.config.Config`; a dict, so that it is saved as JSON with the weights
         super().__init__()
         config = dataclasses.asdict(config) if isinstance(config, Config) else config
         self.config = c = config_from_json(json.dumps(config), 'config.json')
         self.encoders, self.generator = Encoders(c), make_generator(c)
         self.audio = AudioEncoder(c.audio_width, c.audio_layers, c.audio_heads, c.audio_conv, layout=c.audio_layout)
-        self.mlp = mlp((2 + self.generator.use_maps*len(SHOWN[c.shown]))*c.code, c.latent)   # eq. 9; with maps, also what the picture shows
-        self.actions = nn.Linear(c.code, len(ACTION_UNITS))                       # reads action units from an emotion code, as in stage 1
-        self.articulation = nn.Linear(c.audio_width, len(ARTICULATORS))           # reads the mouth's shape from what is heard
+        self.mlp = mlp(
+            (2 + self.generator.use_maps * len(SHOWN[c.shown])) * c.code, c.latent
+        )  # eq. 9; with maps, also what the picture shows
+        self.actions = nn.Linear(c.code, len(ACTION_UNITS))  # reads action units from an emotion code, as in stage 1
+        self.articulation = nn.Linear(c.audio_width, len(ARTICULATORS))  # reads the mouth's shape from what is heard
         self.editor = Editor(c.audio_width, c.code, c.latent, c.latent, c.editor_blocks)
-    def identity(self, picture:Tensor, # (B,3,S,S)
-                 paint:bool=True,      # False: without the maps, which only painting needs
-                 heads:Tensor|None=None # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p; NaN where not
-                )->dict:               # 'code' (B,D); with maps also 'shown', the 'head' (B,6) and the maps
+
+    def identity(
+        self,
+        picture: Tensor,  # (B,3,S,S)
+        paint: bool = True,  # False: without the maps, which only painting needs
+        heads: Tensor
+        | None = None,  # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p; NaN where not
+    ) -> dict:  # 'code' (B,D); with maps also 'shown', the 'head' (B,6) and the maps
         "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
-        codes = self.encoders(shrunk(picture, self.config.size), ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())), heads)
+        codes = self.encoders(
+            shrunk(picture, self.config.size),
+            ('identity', *(SHOWN[self.config.shown] if self.generator.use_maps else ())),
+            heads,
+        )
         kept = {'code': codes['identity']}
-        if not self.generator.use_maps: return kept
+        if not self.generator.use_maps:
+            return kept
         heads = self.encoders.placed(codes['pose'], heads)
-        return {**kept, 'shown': shown_codes(codes, self.config.shown), 'head': heads, **self.generator.identity_maps(picture, heads, paint)}
-    def pose(self, frames:Tensor)->Tensor:    # (N,3,S,S) -> (N,D)
+        return {
+            **kept,
+            'shown': shown_codes(codes, self.config.shown),
+            'head': heads,
+            **self.generator.identity_maps(picture, heads, paint),
+        }
+
+    def pose(self, frames: Tensor) -> Tensor:  # (N,3,S,S) -> (N,D)
         "f_P."
         return self.encoders(frames, ('pose',))['pose']
-    def emotion(self, frames:Tensor)->Tensor: # (N,3,S,S) -> (N,D)
+
+    def emotion(self, frames: Tensor) -> Tensor:  # (N,3,S,S) -> (N,D)
         "f_E."
         return self.encoders(frames, ('emotion',))['emotion']
-    def generate(self,
-                 identity:dict,  # from `identity`, (B,...) each
-                 audio:Tensor,   # (B,T,A) features
-                 pose:Tensor,    # (B,T,D) codes
-                 emotion:Tensor, # (B,T,D) codes
-                 parts:bool=False, # also the flow (BT,2,S,S), None without maps
-                 paint:bool=True, # False: the `Flow` that painting starts from is all that is wanted
-                 heads:Tensor|None=None # (B,T,6) where heads are to be, as in `identity`
-                )->Tensor:       # (B,T,3,S,S)
+
+    def generate(
+        self,
+        identity: dict,  # from `identity`, (B,...) each
+        audio: Tensor,  # (B,T,A) features
+        pose: Tensor,  # (B,T,D) codes
+        emotion: Tensor,  # (B,T,D) codes
+        parts: bool = False,  # also the flow (BT,2,S,S), None without maps
+        paint: bool = True,  # False: the `Flow` that painting starts from is all that is wanted
+        heads: Tensor | None = None,  # (B,T,6) where heads are to be, as in `identity`
+    ) -> Tensor:  # (B,T,3,S,S)
         "Eq. 9, frame by frame."
         B, T = pose.shape[:2]
         every = {k: v.repeat_interleave(T, 0) for k, v in identity.items()}  # (BT,...)
         codes, p = [every.pop('code')], pose.flatten(0, 1)
         if self.generator.use_maps:
             codes.append(every.pop('shown'))
-            heads = torch.stack([self.encoders.placed(p, heads if heads is None else heads.flatten(0, 1)), every.pop('head')], 1)   # (BT,2,6)
-        facial = self.mlp(torch.cat([*codes, p], -1))                                           # (BT,L) f_R'
-        latent = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)         # (BT,L) F
-        if not paint: return self.generator.start(latent, facial, heads, every)
-        frames, flow, _ = self.generator(latent, facial, every, heads, parts=True)              # (BT,3,S,S)
+            heads = torch.stack(
+                [self.encoders.placed(p, heads if heads is None else heads.flatten(0, 1)), every.pop('head')], 1
+            )  # (BT,2,6)
+        facial = self.mlp(torch.cat([*codes, p], -1))  # (BT,L) f_R'
+        latent = self.editor(audio, emotion, facial.unflatten(0, (B, T))).flatten(0, 1)  # (BT,L) F
+        if not paint:
+            return self.generator.start(latent, facial, heads, every)
+        frames, flow, _ = self.generator(latent, facial, every, heads, parts=True)  # (BT,3,S,S)
         frames = frames.unflatten(0, (B, T))
         return (frames, flow) if parts else frames
-    def forward(self,
-                picture:Tensor, # (B,3,P,P), as in `identity`
-                pose:Tensor,    # (BT,3,S,S)
-                emotion:Tensor, # (BT,3,S,S)
-                wave:Tensor,    # (B,N) sound of the window with `context` frames on either side
-                T:int,          # frames of the window
-                paint:bool=True # False: no frames are made, None stands for them
-               )->tuple:        # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and what is read: `articulation` (B,T,8), and with more layers than one `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
+
+    def forward(
+        self,
+        picture: Tensor,  # (B,3,P,P), as in `identity`
+        pose: Tensor,  # (BT,3,S,S)
+        emotion: Tensor,  # (BT,3,S,S)
+        wave: Tensor,  # (B,N) sound of the window with `context` frames on either side
+        T: int,  # frames of the window
+        paint: bool = True,  # False: no frames are made, None stands for them
+    ) -> tuple:  # (BT,3,S,S), the `Flow` (BT,·,S,S) or None, and what is read: `articulation` (B,T,8), and with more layers than one `cover` (BT,2,S,S) and `picture_cover` (B,2,S,S) too, what head and body cover, and with layers='filled' `backdrop` (B,3,S,S)
         B, extra = len(picture), self.config.context
-        audio = self.audio(wave, T + 2*extra)[:, extra:extra + T]     # (B,T,A)
+        audio = self.audio(wave, T + 2 * extra)[:, extra : extra + T]  # (B,T,A)
         pose, emotion = (e.unflatten(0, (B, T)) for e in (self.pose(pose), self.emotion(emotion)))
         who = self.identity(picture, paint)
-        read = dict(articulation=self.articulation(audio))                      # (B,T,8) what the mouth does, as heard
-        frames, flow = self.generate(who, audio, pose, emotion, parts=True) if paint else (None, self.generate(who, audio, pose, emotion, paint=False))
-        if self.generator.use_layers: read.update(cover=flow.shares, picture_cover=covered(who['matte']))
-        if 'backdrop' in who: read['backdrop'] = who['backdrop']
+        read = dict(articulation=self.articulation(audio))  # (B,T,8) what the mouth does, as heard
+        frames, flow = (
+            self.generate(who, audio, pose, emotion, parts=True)
+            if paint
+            else (None, self.generate(who, audio, pose, emotion, paint=False))
+        )
+        if self.generator.use_layers:
+            read.update(cover=flow.shares, picture_cover=covered(who['matte']))
+        if 'backdrop' in who:
+            read['backdrop'] = who['backdrop']
         return frames.flatten(0, 1) if paint else None, flow, read

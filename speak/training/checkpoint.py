@@ -6,94 +6,177 @@
 __all__ = ['SIZES', 'SYNC_SIZES', 'flatten', 'unflatten', 'save_tensors', 'load_tensors', 'starting_weights', 'Average']
 
 # %% ../../nbs/training/checkpoint.ipynb #b76e0eb2
-import json, os
+import json
+import os
 from pathlib import Path
+
 import torch
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
 from ..config import Config, SpeakError, config_from_json
 from ..pipeline import find_weights, load_talker
 
 # %% ../../nbs/training/checkpoint.ipynb #4f29a883
-def flatten(state, path:str='' # nested dicts and lists with tensors and plain values
-           )->tuple[dict,dict]: # tensors by path, plain values by path
+def flatten(
+    state,
+    path: str = '',  # nested dicts and lists with tensors and plain values
+) -> tuple[dict, dict]:  # tensors by path, plain values by path
     "Nested state as two flat dicts; `unflatten` is the inverse."
-    if isinstance(state, torch.Tensor): return {path: state.detach().cpu().contiguous().clone()}, {}
-    if not isinstance(state, (dict, list, tuple)): return {}, {path: state}
-    pairs = [(f'k:{k}' if isinstance(k, str) else f'i:{k}', v) for k, v in state.items()] if isinstance(state, dict) else [(f'l:{i}', v) for i, v in enumerate(state)]
+    if isinstance(state, torch.Tensor):
+        return {path: state.detach().cpu().contiguous().clone()}, {}
+    if not isinstance(state, (dict, list, tuple)):
+        return {}, {path: state}
+    pairs = (
+        [(f'k:{k}' if isinstance(k, str) else f'i:{k}', v) for k, v in state.items()]
+        if isinstance(state, dict)
+        else [(f'l:{i}', v) for i, v in enumerate(state)]
+    )
     tensors, plain = {}, ({} if pairs else {path: {} if isinstance(state, dict) else []})
     for k, v in pairs:
-        t, p = flatten(v, f'{path}|{k}' if path else k); tensors.update(t); plain.update(p)
+        t, p = flatten(v, f'{path}|{k}' if path else k)
+        tensors.update(t)
+        plain.update(p)
     return tensors, plain
 
-def unflatten(flat:dict # by path
-             ):
+
+def unflatten(
+    flat: dict,  # by path
+):
     "The nested state that `flatten` took apart."
     tree = {}
     for path, value in flat.items():
-        *lead, last = path.split('|'); node = tree
-        for k in lead: node = node.setdefault(k, {})
+        *lead, last = path.split('|')
+        node = tree
+        for k in lead:
+            node = node.setdefault(k, {})
         node[last] = value
+
     def rebuild(n):
-        if not isinstance(n, dict) or not n: return n
+        if not isinstance(n, dict) or not n:
+            return n
         kinds = {k[0] for k in n}
-        if kinds == {'l'}: return [rebuild(n[f'l:{i}']) for i in range(len(n))]
+        if kinds == {'l'}:
+            return [rebuild(n[f'l:{i}']) for i in range(len(n))]
         return {(int(k[2:]) if k[0] == 'i' else k[2:]): rebuild(v) for k, v in n.items()}
+
     return rebuild(tree)
 
 # %% ../../nbs/training/checkpoint.ipynb #75a428e1
-def save_tensors(path, state, config:Config):
+def save_tensors(path, state, config: Config):
     "Write a nested state and the settings it belongs to; the file under `path` is complete or the earlier one."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     tensors, plain = flatten(state)
     part = path.with_suffix('.part')
     try:
         save_file(tensors, part, metadata=dict(plain=json.dumps(plain), config=config.to_json()))
-        with open(part, 'rb+') as f: os.fsync(f.fileno())
+        with open(part, 'rb+') as f:
+            os.fsync(f.fileno())
         os.replace(part, path)
     except BaseException as e:
         part.unlink(missing_ok=True)
         if isinstance(e, OSError) or type(e).__name__ == 'SafetensorError':
-            raise SpeakError(f"{path} could not be written ({e}); the run needs a folder it may write to, with room on the disk. The checkpoint before is untouched.")
+            raise SpeakError(
+                f"{path} could not be written ({e}); the run needs a folder it may write to, with room on the disk. The checkpoint before is untouched."
+            )
         raise
 
-def load_tensors(path, config:Config|None=None, device='cpu')->tuple:
+
+def load_tensors(path, config: Config | None = None, device='cpu') -> tuple:
     "The state and the settings of a file that `save_tensors` wrote; with `config`, networks of other sizes are refused."
     path = Path(path)
-    if not path.is_file(): raise SpeakError(f"{path} does not exist; a checkpoint that a training run wrote is needed.")
+    if not path.is_file():
+        raise SpeakError(f"{path} does not exist; a checkpoint that a training run wrote is needed.")
     try:
         with safe_open(path, 'pt', device=str(device)) as f:
-            meta = f.metadata() or {}; tensors = {k: f.get_tensor(k) for k in f.keys()}
-    except Exception as e: raise SpeakError(f"{path} cannot be read ({e}); it is cut off or no safetensors file: delete it, and the run starts its stage again.")
-    if not {'plain', 'config'} <= set(meta): raise SpeakError(f"{path} is no checkpoint of this package; a file that a training run wrote is needed.")
+            meta = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
+    except Exception as e:
+        raise SpeakError(
+            f"{path} cannot be read ({e}); it is cut off or no safetensors file: delete it, and the run starts its stage again."
+        )
+    if not {'plain', 'config'} <= set(meta):
+        raise SpeakError(f"{path} is no checkpoint of this package; a file that a training run wrote is needed.")
     theirs = config_from_json(meta['config'], str(path))
     if config is not None:
         nets = {k.split('|')[1] for k in tensors if k.startswith('k:nets|')}
         other = [n for n in (SYNC_SIZES if nets == {'k:sync'} else SIZES) if getattr(theirs, n) != getattr(config, n)]
-        if other: raise SpeakError(f"{path} holds preset '{theirs.preset}', this run is preset '{config.preset}' ({', '.join(f'{n} {getattr(theirs, n)} there, {getattr(config, n)} here' for n in other[:3])}); take another run_dir or the same preset.")
+        if other:
+            raise SpeakError(
+                f"{path} holds preset '{theirs.preset}', this run is preset '{config.preset}' ({', '.join(f'{n} {getattr(theirs, n)} there, {getattr(config, n)} here' for n in other[:3])}); take another run_dir or the same preset."
+            )
     return unflatten({**tensors, **json.loads(meta['plain'])}), theirs
 
-SIZES = ('size','block','depths','width','code','norm','grid','stem','shown','sees','corrected','places','layers','light','finish','channels','latent','coarse','identity_path','audio_width','audio_layers','audio_heads','audio_conv','audio_layout','editor_blocks','disc_width','sync_width','sync_embed','sync_size','join')
-SYNC_SIZES = ('size','sync_width','sync_embed','sync_size')    # what matters to SyncNet, which serves talkers of any width
 
-def starting_weights(name, config:Config)->dict:
+SIZES = (
+    'size',
+    'block',
+    'depths',
+    'width',
+    'code',
+    'norm',
+    'grid',
+    'stem',
+    'shown',
+    'sees',
+    'corrected',
+    'places',
+    'layers',
+    'light',
+    'finish',
+    'channels',
+    'latent',
+    'coarse',
+    'identity_path',
+    'audio_width',
+    'audio_layers',
+    'audio_heads',
+    'audio_conv',
+    'audio_layout',
+    'editor_blocks',
+    'disc_width',
+    'sync_width',
+    'sync_embed',
+    'sync_size',
+    'join',
+)
+SYNC_SIZES = (
+    'size',
+    'sync_width',
+    'sync_embed',
+    'sync_size',
+)  # what matters to SyncNet, which serves talkers of any width
+
+
+def starting_weights(name, config: Config) -> dict:
     "The weights of a trained talker (shipped name, folder or hub id); one of other sizes than this run's is refused."
     talker = load_talker(*find_weights(name))
-    other = [n for n in SIZES if not n.startswith(('disc', 'sync')) and getattr(talker.config, n) != getattr(config, n)]   # the talker has neither
-    if other: raise SpeakError(f"{name} holds preset '{talker.config.preset}', this run is preset '{config.preset}' ({other[0]} differs); start from weights of the same preset.")
+    other = [
+        n for n in SIZES if not n.startswith(('disc', 'sync')) and getattr(talker.config, n) != getattr(config, n)
+    ]  # the talker has neither
+    if other:
+        raise SpeakError(
+            f"{name} holds preset '{talker.config.preset}', this run is preset '{config.preset}' ({other[0]} differs); start from weights of the same preset."
+        )
     return talker.state_dict()
 
 # %% ../../nbs/training/checkpoint.ipynb #ebe76ca2
 class Average:
     "Exponential moving average of a network's weights and buffers."
-    def __init__(self, net:nn.Module, halflife:float): # in steps
+
+    def __init__(self, net: nn.Module, halflife: float):  # in steps
         self.halflife = halflife
         self.state = {k: v.detach().clone() for k, v in net.state_dict().items()}
+
     @torch.no_grad()
-    def update(self, net:nn.Module, step:int):
-        keep = 0.5**(1/max(1e-8, min(self.halflife, 0.1*(step + 1))))
+    def update(self, net: nn.Module, step: int):
+        keep = 0.5 ** (1 / max(1e-8, min(self.halflife, 0.1 * (step + 1))))
         now, real = net.state_dict(), [k for k, v in self.state.items() if v.dtype.is_floating_point]
-        get_ema_multi_avg_fn(keep)([self.state[k] for k in real], [now[k] for k in real], None)      # all at once: a GPU would spend a tenth of a step on hundreds of small calls
-        for k in self.state.keys() - set(real): self.state[k].copy_(now[k])
+        get_ema_multi_avg_fn(keep)(
+            [self.state[k] for k in real], [now[k] for k in real], None
+        )  # all at once: a GPU would spend a tenth of a step on hundreds of small calls
+        for k in self.state.keys() - set(real):
+            self.state[k].copy_(now[k])

@@ -6,90 +6,167 @@
 __all__ = ['irfd_losses', 'IrfdStage']
 
 # %% ../../nbs/training/irfd.ipynb #e70eb2cb
-import numpy as np, torch
+import numpy as np
+import torch
+
 from ..config import FACTORS, Config
-from ..losses import label_loss, flow_loss, identity_loss, classification_loss, pose_loss, emotion_loss, self_loss, total_loss
-from ..models.irfd import IRFD, to_model, to_images
+from ..data.sampling import IrfdPairs
+from speak.losses import (
+    classification_loss,
+    emotion_loss,
+    flow_loss,
+    identity_loss,
+    label_loss,
+    pose_loss,
+    self_loss,
+    total_loss,
+)
+from ..models.irfd import IRFD, to_images, to_model
 from .checkpoint import starting_weights
 from .loop import Stage
-from ..data.sampling import IrfdPairs
 
 # %% ../../nbs/training/irfd.ipynb #d8360518
-def irfd_losses(out:dict,          # of `IRFD.forward`
-                frame:torch.Tensor,# (2B,3,S,S) S, then T, in [-1,1]
-                label:torch.Tensor,# (2B+2K,) emotion or -1, of the frames, of those labelled and of their pictures; the last are left out where pictures are not read
-                angles:torch.Tensor,# (2B+2K,6) of `data.faces.head_numbers`
-                actions:torch.Tensor,# (2B+2K,18) action units, NaN where not known
-                points:tuple,      # landmarks (2B+K,68,2) of the frames and of their identity pictures, [-1,1]
-                same_identity:torch.Tensor, # (B,)
-                mouth:torch.Tensor|None,# (K,8) articulators of the labelled frames' pictures, NaN where not known; None without labelled frames
-                c:Config,
-                shaken:dict|None=None # `angles` (H,6), `actions` (H,18) and `label` (H,) of the shaken frames, of which only these are learned, and 'corrected', where heads are after a look at the face, by `angles` too
-               )->dict:
+def irfd_losses(
+    out: dict,  # of `IRFD.forward`
+    frame: torch.Tensor,  # (2B,3,S,S) S, then T, in [-1,1]
+    label: torch.Tensor,  # (2B+2K,) emotion or -1, of the frames, of those labelled and of their pictures; the last are left out where pictures are not read
+    angles: torch.Tensor,  # (2B+2K,6) of `data.faces.head_numbers`
+    actions: torch.Tensor,  # (2B+2K,18) action units, NaN where not known
+    points: tuple,  # landmarks (2B+K,68,2) of the frames and of their identity pictures, [-1,1]
+    same_identity: torch.Tensor,  # (B,)
+    mouth: torch.Tensor
+    | None,  # (K,8) articulators of the labelled frames' pictures, NaN where not known; None without labelled frames
+    c: Config,
+    shaken: dict
+    | None = None,  # `angles` (H,6), `actions` (H,18) and `label` (H,) of the shaken frames, of which only these are learned, and 'corrected', where heads are after a look at the face, by `angles` too
+) -> dict:
     "The terms of eq. 8, unreduced. Every fake knows the row that each of its factors came from, so each swap forms every term."
-    known = lambda name, true: (out[name].float(), true[:len(out[name])])
-    labels = dict(corrected=angles.new_zeros(1), cls=classification_loss(*known('logits', label)), angles=label_loss(*known('angles', angles)), actions=label_loss(*known('actions', actions)),
-                  mouth=angles.new_zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth))
+    known = lambda name, true: (out[name].float(), true[: len(out[name])])
+    labels = dict(
+        corrected=angles.new_zeros(1),
+        cls=classification_loss(*known('logits', label)),
+        angles=label_loss(*known('angles', angles)),
+        actions=label_loss(*known('actions', actions)),
+        mouth=angles.new_zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth),
+    )
     if shaken is not None:
         read = {n: v.float() for n, v in out['shaken'].items()}
-        more = dict(cls=classification_loss(read['logits'], shaken['label']), **{n: label_loss(read[n], shaken[n]) for n in ('angles', 'actions')})
+        more = dict(
+            cls=classification_loss(read['logits'], shaken['label']),
+            **{n: label_loss(read[n], shaken[n]) for n in ('angles', 'actions')},
+        )
         labels.update({n: torch.cat([labels[n], v]) for n, v in more.items()})
-        if 'corrected' in read: labels['corrected'] = label_loss(read['corrected'], shaken['angles'])
+        if 'corrected' in read:
+            labels['corrected'] = label_loss(read['corrected'], shaken['angles'])
     # The mouth is left out: nothing in this stage knows what is said.
     flows = [f for f in (out.get('flow'), out['coarse']) if f is not None]
     at = np.cumsum([0, *map(len, flows)])
-    labels['flow'] = torch.cat([flow_loss(f, *(p[a:b, :48] for p in points)) for f, a, b in zip(flows, at, at[1:])]) if flows else angles.new_zeros(1)
-    if 'codes' not in out: return {**{n: angles.new_zeros(1) for n in ('identity', 'pose', 'emotion', 'self')}, **labels}
+    labels['flow'] = (
+        torch.cat([flow_loss(f, *(p[a:b, :48] for p in points)) for f, a, b in zip(flows, at, at[1:])])
+        if flows
+        else angles.new_zeros(1)
+    )
+    if 'codes' not in out:
+        return {**{n: angles.new_zeros(1) for n in ('identity', 'pose', 'emotion', 'self')}, **labels}
     B = len(same_identity)
     codes, fakes, origin = out['codes'], out['fake_codes'], out['origin']
     # Eq. 1 wants, for the pair's two identities, the code of the fake that has it.
-    mine = {f: torch.empty_like(fakes[f]).index_copy(0, origin[f], fakes[f]) for f in FACTORS}   # row r: the fake with r's factor f
+    mine = {
+        f: torch.empty_like(fakes[f]).index_copy(0, origin[f], fakes[f]) for f in FACTORS
+    }  # row r: the fake with r's factor f
     S, T = (lambda x: x[:B]), (lambda x: x[B:])
-    i, e, p = (codes[f] for f in FACTORS); fi, fe, fp = (mine[f] for f in FACTORS)
-    return dict(identity=identity_loss(S(i), T(i), S(fi), T(fi), c.margin, c.identity_form, same_identity),
-                pose=pose_loss(S(fp), T(fp), S(p), T(p)), emotion=emotion_loss(S(fe), T(fe), S(e), T(e)),
-                self=self_loss(S(out['self']), T(out['self']), S(frame), T(frame)), **labels)
+    i, e, p = (codes[f] for f in FACTORS)
+    fi, fe, fp = (mine[f] for f in FACTORS)
+    return dict(
+        identity=identity_loss(S(i), T(i), S(fi), T(fi), c.margin, c.identity_form, same_identity),
+        pose=pose_loss(S(fp), T(fp), S(p), T(p)),
+        emotion=emotion_loss(S(fe), T(fe), S(e), T(e)),
+        self=self_loss(S(out['self']), T(out['self']), S(frame), T(frame)),
+        **labels,
+    )
+
 
 class IrfdStage(Stage):
     "Encoders, classifier and G_d, all at once."
+
     name = 'irfd'
-    def __init__(self, c:Config, accelerator, cache,
-                 stills=None,   # cache of `data.corpora.SyntheticStills`, for labels
-                 start_from=''): # a trained talker whose encoders go on from where they are: shipped name, folder or hub id
+
+    def __init__(
+        self,
+        c: Config,
+        accelerator,
+        cache,
+        stills=None,  # cache of `data.corpora.SyntheticStills`, for labels
+        start_from='',  # a trained talker whose encoders go on from where they are: shipped name, folder or hub id
+    ):
         super().__init__(c, accelerator)
         self.steps, self.batches = c.steps_irfd, IrfdPairs(cache, c, accelerator.process_index, stills)
-        torch.manual_seed(c.seed); net = IRFD(c)
+        torch.manual_seed(c.seed)
+        net = IRFD(c)
         if start_from:
             talker = starting_weights(start_from, c)
-            for part in ('encoders', 'generator', 'actions'): getattr(net, part).load_state_dict({n.removeprefix(f'{part}.'): v for n, v in talker.items() if n.startswith(f'{part}.')})
-        encoders = list(net.encoders.parameters()); own = {id(p) for p in encoders}
-        self.add('irfd', net, [dict(params=[p for p in net.parameters() if id(p) not in own]), dict(params=encoders, lr=c.lr_encoders)])
-    def inputs(self, b): return dict(identity=to_model(b['ref'][:, None]), pose=to_model(b['pose'][:, None]), emotion=to_model(b['emotion'][:, None]))
-    def kind(self, k): return k < self.config.steps_labels
+            for part in ('encoders', 'generator', 'actions'):
+                getattr(net, part).load_state_dict(
+                    {n.removeprefix(f'{part}.'): v for n, v in talker.items() if n.startswith(f'{part}.')}
+                )
+        encoders = list(net.encoders.parameters())
+        own = {id(p) for p in encoders}
+        self.add(
+            'irfd',
+            net,
+            [dict(params=[p for p in net.parameters() if id(p) not in own]), dict(params=encoders, lr=c.lr_encoders)],
+        )
+
+    def inputs(self, b):
+        return dict(
+            identity=to_model(b['ref'][:, None]),
+            pose=to_model(b['pose'][:, None]),
+            emotion=to_model(b['emotion'][:, None]),
+        )
+
+    def kind(self, k):
+        return k < self.config.steps_labels
+
     def step(self, b, k):
         frame = to_model(b['frame'][:, None])
         labelled = tuple(to_model(b[n][:, None]) for n in ('labelled', 'labelled_ref')) if 'labelled' in b else None
         shaken = to_model(b['shaken'][:, None]) if 'shaken' in b else None
         if k < self.config.steps_labels:
-            b = {**b, **{n: b[n][len(frame):] for n in ('label', 'angles', 'actions', 'points', 'ref_points')}}
-            with self.accelerator.autocast(): out = self.nets['irfd'](None, None, labelled, shaken, b.get('shaken_off'))
+            b = {**b, **{n: b[n][len(frame) :] for n in ('label', 'angles', 'actions', 'points', 'ref_points')}}
+            with self.accelerator.autocast():
+                out = self.nets['irfd'](None, None, labelled, shaken, b.get('shaken_off'))
         else:
-            with self.accelerator.autocast(): out = self.nets['irfd'](self.inputs(b), b['swap'], labelled, shaken, b.get('shaken_off'))
-        losses = irfd_losses(out, frame, b['label'], b['angles'], b['actions'], (b['points'], b['ref_points']), b['same_identity'], b.get('mouth'), self.config, {n: b[f'shaken_{n}'] for n in ('angles', 'actions', 'label')} if shaken is not None else None)
+            with self.accelerator.autocast():
+                out = self.nets['irfd'](self.inputs(b), b['swap'], labelled, shaken, b.get('shaken_off'))
+        losses = irfd_losses(
+            out,
+            frame,
+            b['label'],
+            b['angles'],
+            b['actions'],
+            (b['points'], b['ref_points']),
+            b['same_identity'],
+            b.get('mouth'),
+            self.config,
+            {n: b[f'shaken_{n}'] for n in ('angles', 'actions', 'label')} if shaken is not None else None,
+        )
         total = total_loss(losses, self.config.weights_irfd)
-        self.optimizers['irfd'].zero_grad(); self.accelerator.backward(total)
-        self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.)
+        self.optimizers['irfd'].zero_grad()
+        self.accelerator.backward(total)
+        self.accelerator.clip_grad_norm_(self.nets['irfd'].parameters(), 5.0)
         self.optimizers['irfd'].step()
-        label = b['label'][:len(out['logits'])]; known = label >= 0
-        right = ((out['logits'].argmax(1) == label) & known).sum()/known.sum().clamp(min=1)
+        label = b['label'][: len(out['logits'])]
+        known = label >= 0
+        right = ((out['logits'].argmax(1) == label) & known).sum() / known.sum().clamp(min=1)
         return {**{n: v.mean().detach() for n, v in losses.items()}, 'right': right}
+
     @torch.no_grad()
-    def sample(self, step:int=0)->np.ndarray:
+    def sample(self, step: int = 0) -> np.ndarray:
         "Rows: what S and T gave for identity, pose and emotion; S itself; its reconstruction; the fake with one factor swapped (first third identity, then emotion, then pose)."
         net, b = self.averaged('irfd'), self.batches[10**6 + step]
         b = {n: v.to(self.accelerator.device) for n, v in b.items()}
         out = net(self.inputs(b), b['swap'])
         B = min(len(b['swap']), 8)
-        rows = [b['frame'][:B], b['ref'][:B], b['pose'][:B], b['emotion'][:B], b['frame'][len(b['swap']):][:B]]
+        rows = [b['frame'][:B], b['ref'][:B], b['pose'][:B], b['emotion'][:B], b['frame'][len(b['swap']) :][:B]]
         rows = [r.movedim(1, -1).cpu() for r in rows] + [to_images(out['self'][:B]), to_images(out['fakes'][:B])]
         return np.concatenate([np.concatenate(list(r.numpy()), 1) for r in rows], 0)

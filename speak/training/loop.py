@@ -6,193 +6,312 @@
 __all__ = ['make_accelerator', 'Stage', 'Log', 'read_log', 'Replay', 'run_stage']
 
 # %% ../../nbs/training/loop.ipynb #e66552c2
-import csv, math, signal, time
+import csv
+import math
+import signal
+import time
 from contextlib import closing
-from pathlib import Path
-import torch
-from torch import nn
 from datetime import timedelta
+from pathlib import Path
+
+import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from torch import nn
+
 from ..config import Config, SpeakError
-from ..progress import progress_bar
-from .checkpoint import Average, load_tensors, save_tensors
 from ..data.sampling import loader
+from ..progress import progress_bar
 from ..stopping import stopping
+from .checkpoint import Average, load_tensors, save_tensors
 
 # %% ../../nbs/training/loop.ipynb #379c7a81
-def make_accelerator(c:Config)->Accelerator:
+def make_accelerator(c: Config) -> Accelerator:
     "Device, precision and processes; `accelerate launch` decides how many."
     known = AcceleratorState._shared_state.get('_mixed_precision')
-    if known not in (None, c.precision): AcceleratorState._reset_state()     # Accelerate fixes precision per process; a notebook's kernel outlives a preset
-    return Accelerator(mixed_precision=c.precision, kwargs_handlers=[
-        DistributedDataParallelKwargs(find_unused_parameters=True),          # a step may train a part only
-        InitProcessGroupKwargs(timeout=timedelta(hours=24))])                # the others wait while one process fills the cache
+    if known not in (None, c.precision):
+        AcceleratorState._reset_state()  # Accelerate fixes precision per process; a notebook's kernel outlives a preset
+    return Accelerator(
+        mixed_precision=c.precision,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),  # a step may train a part only
+            InitProcessGroupKwargs(timeout=timedelta(hours=24)),
+        ],
+    )  # the others wait while one process fills the cache
+
 
 class Stage:
     """What a stage of training has: `name`, `nets` {name: module}, `optimizers` {name: optimizer}, `batches` (a `data.sampling.Batches`), `steps`;
     and `step(batch, k)`, which trains and returns {loss: scalar tensor} of those that it formed, and `sample()`, which returns a picture (H,W,3) uint8 made with the averaged weights.
     Steps of one `kind` with batches of the same shapes do the same work: on a GPU they are recorded once, see `Replay`, and nothing in `step` may then depend on a tensor's value or send one from the CPU."""
-    name:str; steps:int
-    at = 0                                       # steps done; fewer than `steps` after `run_stage` where its time was up
-    def __init__(self, config:Config, accelerator:Accelerator):
+
+    name: str
+    steps: int
+    at = 0  # steps done; fewer than `steps` after `run_stage` where its time was up
+
+    def __init__(self, config: Config, accelerator: Accelerator):
         self.config, self.accelerator, self.nets, self.optimizers, self.averages = config, accelerator, {}, {}, {}
-        self.latest = {}                         # each loss as it last was
+        self.latest = {}  # each loss as it last was
         self.replays = accelerator.device.type == 'cuda' and accelerator.num_processes == 1
-    def kind(self, k:int):                       # of step k; anything that compares
+
+    def kind(self, k: int):  # of step k; anything that compares
         "Steps of the same kind do the same work."
         return ''
-    def add(self, name:str, net:nn.Module, groups=None, betas=(0.9, 0.99), average:bool=True):
+
+    def add(self, name: str, net: nn.Module, groups=None, betas=(0.9, 0.99), average: bool = True):
         "Register a network, its Adam (the paper's optimizer) and its moving average."
         net = net.to(self.accelerator.device, memory_format=torch.channels_last)
-        if average: self.averages[name] = Average(net, self.config.ema_halflife)
-        optimizer = torch.optim.Adam(groups or [p for p in net.parameters() if p.requires_grad], lr=self.config.lr, betas=betas, capturable=self.replays)
+        if average:
+            self.averages[name] = Average(net, self.config.ema_halflife)
+        optimizer = torch.optim.Adam(
+            groups or [p for p in net.parameters() if p.requires_grad],
+            lr=self.config.lr,
+            betas=betas,
+            capturable=self.replays,
+        )
         for g in optimizer.param_groups:
             g['base_lr'] = g['lr']
-            if self.replays: g['lr'] = torch.tensor(g['lr'], device=self.accelerator.device)    # a number would be recorded as it is
+            if self.replays:
+                g['lr'] = torch.tensor(g['lr'], device=self.accelerator.device)  # a number would be recorded as it is
         self.nets[name], self.optimizers[name] = self.accelerator.prepare(net, optimizer)
-    def bare(self, name)->nn.Module: return self.accelerator.unwrap_model(self.nets[name])
-    def averaged(self, name)->nn.Module:
+
+    def bare(self, name) -> nn.Module:
+        return self.accelerator.unwrap_model(self.nets[name])
+
+    def averaged(self, name) -> nn.Module:
         "A copy of a network with its averaged weights, for samples and for what comes after."
         import copy
-        net = copy.deepcopy(self.bare(name)); net.load_state_dict(self.averages[name].state); return net.eval()
-    def learning_rate(self, k:int)->float:
+
+        net = copy.deepcopy(self.bare(name))
+        net.load_state_dict(self.averages[name].state)
+        return net.eval()
+
+    def learning_rate(self, k: int) -> float:
         "Share of the learning rate at step k: a short rise, then a cosine to a tenth over the last half."
-        late = max(0., (k/self.steps - 0.5)*2)
-        return min(1., (k + 1)/50)*(0.55 + 0.45*math.cos(math.pi*late))
-    def state(self, step, seconds)->dict:
+        late = max(0.0, (k / self.steps - 0.5) * 2)
+        return min(1.0, (k + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * late))
+
+    def state(self, step, seconds) -> dict:
         cache = self.batches.cache
-        return dict(step=step, seconds=seconds, corpus=cache.folder.name, reading=getattr(cache, 'reading', ''), nets={n: self.bare(n).state_dict() for n in self.nets}, averages={n: a.state for n, a in self.averages.items()},
-                    optimizers={n: o.state_dict() for n, o in self.optimizers.items()}, rng=torch.get_rng_state())
+        return dict(
+            step=step,
+            seconds=seconds,
+            corpus=cache.folder.name,
+            reading=getattr(cache, 'reading', ''),
+            nets={n: self.bare(n).state_dict() for n in self.nets},
+            averages={n: a.state for n, a in self.averages.items()},
+            optimizers={n: o.state_dict() for n, o in self.optimizers.items()},
+            rng=torch.get_rng_state(),
+        )
+
     def load(self, state, file):
-        if state['corpus'] != self.batches.cache.folder.name: raise SpeakError(f"{file} was trained on the frames of {state['corpus']}, this run has those of {self.batches.cache.folder.name}; take another run_dir.")
+        if state['corpus'] != self.batches.cache.folder.name:
+            raise SpeakError(
+                f"{file} was trained on the frames of {state['corpus']}, this run has those of {self.batches.cache.folder.name}; take another run_dir."
+            )
         before, now = state.get('reading', ''), getattr(self.batches.cache, 'reading', '')
         if before and before != now and state['step'] < self.steps and self.accelerator.is_main_process:
-            print(f"{self.name} goes on from step {state['step']} with other batches than if it had not been stopped: frames were read {before}, and now {now}.")
-        for n in self.nets: self.bare(n).load_state_dict(state['nets'][n])
-        for n, a in self.averages.items(): a.state = {k: v.to(self.accelerator.device) for k, v in state['averages'][n].items()}
+            print(
+                f"{self.name} goes on from step {state['step']} with other batches than if it had not been stopped: frames were read {before}, and now {now}."
+            )
+        for n in self.nets:
+            self.bare(n).load_state_dict(state['nets'][n])
+        for n, a in self.averages.items():
+            a.state = {k: v.to(self.accelerator.device) for k, v in state['averages'][n].items()}
         for n, o in self.optimizers.items():
-            own = [{k: g[k] for k in ('lr', 'base_lr', 'capturable')} for g in o.param_groups]   # this run's, not the checkpoint's: lowering lr is how one goes on after a loss that was no number
+            own = [
+                {k: g[k] for k in ('lr', 'base_lr', 'capturable')} for g in o.param_groups
+            ]  # this run's, not the checkpoint's: lowering lr is how one goes on after a loss that was no number
             theirs = state['optimizers'][n]
-            for g in theirs['param_groups']: g['capturable'] = self.replays                      # says where the counts of steps are kept
+            for g in theirs['param_groups']:
+                g['capturable'] = self.replays  # says where the counts of steps are kept
             o.load_state_dict(theirs)
-            for g, kept in zip(o.param_groups, own): g.update(kept)
+            for g, kept in zip(o.param_groups, own):
+                g.update(kept)
         torch.set_rng_state(state['rng'].cpu())
+
 
 class Log:
     "One line of losses per logged step in STAGE.csv; after a resume, lines of steps that are made again are dropped."
-    def __init__(self, path, step:int):
+
+    def __init__(self, path, step: int):
         self.path = Path(path)
         rows = [r for r in read_log(path) if r['step'] <= step] if self.path.exists() else []
         self.names = list(rows[0]) if rows else []
         self._write('w', rows)
+
     def _write(self, mode, rows):
         with open(self.path, mode, newline='') as f:
             w = csv.DictWriter(f, self.names)
-            if mode == 'w': w.writeheader()
+            if mode == 'w':
+                w.writeheader()
             w.writerows({k: f'{v:.6g}' if isinstance(v, float) else v for k, v in r.items()} for r in rows)
-    def add(self, row:dict):
-        if list(row) != self.names:              # the first line, or a run of an earlier version goes on with one that logs more
+
+    def add(self, row: dict):
+        if list(row) != self.names:  # the first line, or a run of an earlier version goes on with one that logs more
             self.names, before = list(row), read_log(self.path)
             self._write('w', [{n: r.get(n, math.nan) for n in row} for r in before])
         self._write('a', [row])
 
-def read_log(path)->list:
+
+def read_log(path) -> list:
     "The rows of a log as numbers; a last line that was cut off by a kill is left out."
-    with open(path, newline='') as f: rows = [r for r in csv.DictReader(f) if None not in r and None not in r.values()]
+    with open(path, newline='') as f:
+        rows = [r for r in csv.DictReader(f) if None not in r and None not in r.values()]
     return [{k: int(v) if k == 'step' else float(v) for k, v in r.items()} for r in rows]
+
 
 class Replay:
     """A stage's `step` on a GPU: the first few of a kind as they are, the next recorded as a CUDA graph, all others as replays of it.
 
     A step is some ten thousand small kernels, and Python takes longer to start them than a GPU to run them. Where a step can't be recorded, it says so and goes on without."""
-    warm = 3                                     # steps before the recording: optimizers and libraries set up what they keep
-    def __init__(self, stage:Stage): self.stage, self.seen, self.graphs, self.stream = stage, {}, {}, torch.cuda.Stream()
-    def __call__(self, batch:dict, k:int)->dict: # as `Stage.step`
+
+    warm = 3  # steps before the recording: optimizers and libraries set up what they keep
+
+    def __init__(self, stage: Stage):
+        self.stage, self.seen, self.graphs, self.stream = stage, {}, {}, torch.cuda.Stream()
+
+    def __call__(self, batch: dict, k: int) -> dict:  # as `Stage.step`
         kind = (self.stage.kind(k), *((n, *v.shape) for n, v in batch.items()))
         self.seen[kind] = self.seen.get(kind, 0) + 1
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            if self.seen[kind] == self.warm + 1: self.graphs[kind] = self.record(batch, k)
+            if self.seen[kind] == self.warm + 1:
+                self.graphs[kind] = self.record(batch, k)
             if recorded := self.graphs.get(kind):
                 graph, inputs, losses = recorded
-                for n, v in batch.items(): inputs[n].copy_(v)
+                for n, v in batch.items():
+                    inputs[n].copy_(v)
                 graph.replay()
-            else: losses = self.stage.step(batch, k)
+            else:
+                losses = self.stage.step(batch, k)
         torch.cuda.current_stream().wait_stream(self.stream)
         return losses
-    def record(self, batch, k): # -> graph, its inputs, its losses; None where it can't be recorded
+
+    def record(self, batch, k):  # -> graph, its inputs, its losses; None where it can't be recorded
         inputs, graph = {n: v.clone() for n, v in batch.items()}, torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode='thread_local'): losses = self.stage.step(inputs, k)   # other threads fetch batches meanwhile
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode='thread_local'):
+                losses = self.stage.step(inputs, k)  # other threads fetch batches meanwhile
             return graph, inputs, losses
-        except RuntimeError as e: print(f"{self.stage.name}: the steps are started one by one, since they can't be recorded ({str(e).splitlines()[0]})."); return None
+        except RuntimeError as e:
+            print(
+                f"{self.stage.name}: the steps are started one by one, since they can't be recorded ({str(e).splitlines()[0]})."
+            )
+            return None
 
-def run_stage(stage:Stage, run_dir, progress:bool=True, log_every:int=20,
-              until:float|None=None # `time.monotonic()` after which no further step begins: what is done is kept, and the next call goes on
-             )->Stage:
+
+def run_stage(
+    stage: Stage,
+    run_dir,
+    progress: bool = True,
+    log_every: int = 20,
+    until: float
+    | None = None,  # `time.monotonic()` after which no further step begins: what is done is kept, and the next call goes on
+) -> Stage:
     """Train a stage to its last step, from where its checkpoint stands.
 
     Ctrl-C, Jupyter's interrupt and SIGTERM let the step at hand end, keep what is done and raise; the same signal again stops at once."""
     c, acc, run_dir = stage.config, stage.accelerator, Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    file, first, before = run_dir/f'{stage.name}.safetensors', 0, 0.
+    file, first, before = run_dir / f'{stage.name}.safetensors', 0, 0.0
     if file.exists():
-        state, _ = load_tensors(file, c); stage.load(state, file); first, before = state['step'], state['seconds']
+        state, _ = load_tensors(file, c)
+        stage.load(state, file)
+        first, before = state['step'], state['seconds']
     stage.at = first
-    def over(stop): # whether no further step begins; each process has its own clock and its own signals, and all stop at the same step
+
+    def over(
+        stop,  # whether no further step begins; each process has its own clock and its own signals, and all stop at the same step
+    ):
         late = until is not None and time.monotonic() > until
-        if acc.num_processes == 1: return late or stop.signal
-        late, asked = acc.reduce(torch.tensor([late, stop.signal > 0], dtype=torch.float32, device=acc.device), 'sum').tolist()
-        if asked: stop.signal = stop.signal or signal.SIGTERM
+        if acc.num_processes == 1:
+            return late or stop.signal
+        late, asked = acc.reduce(
+            torch.tensor([late, stop.signal > 0], dtype=torch.float32, device=acc.device), 'sum'
+        ).tolist()
+        if asked:
+            stop.signal = stop.signal or signal.SIGTERM
         return late or asked
+
     start = saved = time.monotonic()
-    log = Log(run_dir/f'{stage.name}.csv', first) if acc.is_main_process else None
+    log = Log(run_dir / f'{stage.name}.csv', first) if acc.is_main_process else None
+
     def save(step):
-        if not acc.is_main_process: return        # no barrier: each process has its own clock, and those that do not save go on
+        if not acc.is_main_process:
+            return  # no barrier: each process has its own clock, and those that do not save go on
         state = stage.state(step, before + time.monotonic() - start)
-        wrong = [n for n, net in state['nets'].items() if not all(v.isfinite().all() for v in net.values() if v.is_floating_point())]
-        if wrong: raise SpeakError(f"The weights of '{wrong[0]}' in stage '{stage.name}' are no numbers after step {step}; {file} keeps the last good state: lower lr and start again.")
+        wrong = [
+            n
+            for n, net in state['nets'].items()
+            if not all(v.isfinite().all() for v in net.values() if v.is_floating_point())
+        ]
+        if wrong:
+            raise SpeakError(
+                f"The weights of '{wrong[0]}' in stage '{stage.name}' are no numbers after step {step}; {file} keeps the last good state: lower lr and start again."
+            )
         save_tensors(file, state, c)
+
     step = Replay(stage) if stage.replays else stage.step
-    sums, count, waited = {}, 0, 0.
+    sums, count, waited = {}, 0, 0.0
     asked = logged = time.monotonic()
     batches = loader(stage.batches, first, stage.steps)
     with stopping(at_once=False) as stop, closing(batches):  # a signal ends the loop where the step at hand ends
-        bar = progress_bar(range(first, stage.steps), stage.name, stage.steps, first, disable=not (progress and acc.is_main_process))
+        bar = progress_bar(
+            range(first, stage.steps), stage.name, stage.steps, first, disable=not (progress and acc.is_main_process)
+        )
         for k, batch in zip(bar, batches):
-            if over(stop): break
+            if over(stop):
+                break
             waited += time.monotonic() - asked
             batch = {n: v.to(acc.device, non_blocking=True) for n, v in batch.items()}
             # Set the learning rate: a function of the step, so that there is nothing to restore.
             for o in stage.optimizers.values():
                 for g in o.param_groups:
-                    rate = g['base_lr']*stage.learning_rate(k)
-                    if stage.replays: g['lr'].fill_(rate)
-                    else: g['lr'] = rate
+                    rate = g['base_lr'] * stage.learning_rate(k)
+                    if stage.replays:
+                        g['lr'].fill_(rate)
+                    else:
+                        g['lr'] = rate
             # Step the networks.
             losses = step(batch, k)
             # Stop at a loss that is no number, before it reaches the average or a checkpoint.
-            values = dict(zip(losses, torch.stack([v.float() for v in losses.values()]).tolist()))     # a GPU is asked once
+            values = dict(
+                zip(losses, torch.stack([v.float() for v in losses.values()]).tolist())
+            )  # a GPU is asked once
             bad = [n for n, v in values.items() if not math.isfinite(v)]
-            if bad: raise SpeakError(f"The loss '{bad[0]}' of stage '{stage.name}' is {values[bad[0]]} at step {k}; {file} keeps the last good state: lower lr, or its weight, and start again.")
+            if bad:
+                raise SpeakError(
+                    f"The loss '{bad[0]}' of stage '{stage.name}' is {values[bad[0]]} at step {k}; {file} keeps the last good state: lower lr, or its weight, and start again."
+                )
             # Update the averages.
-            for n, a in stage.averages.items(): a.update(stage.bare(n), k)
-            stage.latest.update(values)              # a loss that this step did not form is logged as it last was
-            for n, v in stage.latest.items(): sums[n] = sums.get(n, 0.) + v
+            for n, a in stage.averages.items():
+                a.update(stage.bare(n), k)
+            stage.latest.update(values)  # a loss that this step did not form is logged as it last was
+            for n, v in stage.latest.items():
+                sums[n] = sums.get(n, 0.0) + v
             count += 1
             # Log, show, save.
             if (k + 1) % log_every == 0 or k + 1 == stage.steps:
-                now = time.monotonic(); means, share = {n: v/count for n, v in sums.items()}, waited/max(now - logged, 1e-9)
-                sums, count, waited, logged = {}, 0, 0., now
-                if log: log.add(dict(step=k + 1, seconds=round(before + now - start, 1), waiting=round(share, 3), **means))   # share of the time in which there was no batch
+                now = time.monotonic()
+                means, share = {n: v / count for n, v in sums.items()}, waited / max(now - logged, 1e-9)
+                sums, count, waited, logged = {}, 0, 0.0, now
+                if log:
+                    log.add(
+                        dict(step=k + 1, seconds=round(before + now - start, 1), waiting=round(share, 3), **means)
+                    )  # share of the time in which there was no batch
                 bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
-            if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps: save(k + 1); saved = time.monotonic()
+            if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps:
+                save(k + 1)
+                saved = time.monotonic()
             stage.at, asked = k + 1, time.monotonic()
         bar.close()
-        if first < stage.at: save(stage.at)
-        acc.wait_for_everyone()                       # what comes after reads the file
+        if first < stage.at:
+            save(stage.at)
+        acc.wait_for_everyone()  # what comes after reads the file
         if stop.signal and acc.is_main_process:
-            print(f'{stage.name}: stopped by {signal.Signals(stop.signal).name} after step {stage.at} of {stage.steps}; '
-                  'started again, it goes on from there.')
+            print(
+                f'{stage.name}: stopped by {signal.Signals(stop.signal).name} after step {stage.at} of {stage.steps}; '
+                'started again, it goes on from there.'
+            )
     return stage

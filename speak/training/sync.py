@@ -8,44 +8,65 @@ __all__ = ['SyncEmbeddings', 'SyncStage']
 # %% ../../nbs/training/sync.ipynb #d381329f
 import torch
 from torch import nn
+
 from ..config import Config
+from ..data.sampling import SyncWindows
 from ..losses import sync_distance, sync_loss
 from ..models.irfd import to_model
 from ..models.syncnet import SyncNet, crop_mouth
 from .loop import Stage
-from ..data.sampling import SyncWindows
 
 # %% ../../nbs/training/sync.ipynb #077422f9
 class SyncEmbeddings(nn.Module):
     "SyncNet with one way through for both streams, as data parallelism wants it."
-    def __init__(self, c:Config):
+
+    def __init__(self, c: Config):
         super().__init__()
         self.net, self.size = SyncNet(c.sync_width, c.sync_embed, c.sync_size), c.sync_size
-    def sound(self, wave, first:int): # (B,N), frame at which the window starts -> (B,E)
+
+    def sound(self, wave, first: int):  # (B,N), frame at which the window starts -> (B,E)
         return self.net.audio_embed(self.net.audio_windows(wave, torch.full((1,), first, device=wave.device))[:, 0])
-    def mouth(self, frames, boxes):   # (B,5,3,H,W) in [-1,1], (B,5,4) -> (B,E)
+
+    def mouth(self, frames, boxes):  # (B,5,3,H,W) in [-1,1], (B,5,4) -> (B,E)
         return self.net.video_embed(crop_mouth(frames, boxes, self.size))
-    def forward(self, frames, boxes, wave, first): return self.mouth(frames, boxes), self.sound(wave, first)
+
+    def forward(self, frames, boxes, wave, first):
+        return self.mouth(frames, boxes), self.sound(wave, first)
+
 
 class SyncStage(Stage):
     "Contrastive training of SyncNet, eq. 11."
+
     name = 'sync'
-    def __init__(self, c:Config, accelerator, cache):
+
+    def __init__(self, c: Config, accelerator, cache):
         super().__init__(c, accelerator)
         self.steps, self.batches = c.steps_sync, SyncWindows(cache, c, accelerator.process_index)
-        torch.manual_seed(c.seed); self.add('sync', SyncEmbeddings(c))
+        torch.manual_seed(c.seed)
+        self.add('sync', SyncEmbeddings(c))
+
     def step(self, b, k):
         frames = to_model(b['frames']).unflatten(0, b['frames'].shape[:2])
-        with self.accelerator.autocast(): mouth, sound = self.nets['sync'](frames, b['boxes'], b['wave'], self.batches.around)
+        with self.accelerator.autocast():
+            mouth, sound = self.nets['sync'](frames, b['boxes'], b['wave'], self.batches.around)
         n = len(mouth)
-        d = sync_distance(mouth.float()[:, None], sound.float()[None])                                   # (n,n)
+        d = sync_distance(mouth.float()[:, None], sound.float()[None])  # (n,n)
         match = torch.eye(n, device=d.device, dtype=torch.bool)
-        near = (b['clip'][:, None] == b['clip']) & ~match & ((b['first'][:, None] - b['first']).abs() > 2)   # less than three frames apart is too like to call wrong
+        near = (
+            (b['clip'][:, None] == b['clip']) & ~match & ((b['first'][:, None] - b['first']).abs() > 2)
+        )  # less than three frames apart is too like to call wrong
         far = b['clip'][:, None] != b['clip']
         loss = sync_loss(d, match.float())
-        mean = lambda m: (loss*m).sum()/m.sum().clamp(min=1)                                                # 0 of none
-        total = mean(match) + (mean(near) + mean(far))/(near.any().float() + far.any()).clamp(min=1)
-        self.optimizers['sync'].zero_grad(); self.accelerator.backward(total); self.optimizers['sync'].step()
-        with torch.no_grad():   # of the same clip's other moments, how many does the right sound beat?
+        mean = lambda m: (loss * m).sum() / m.sum().clamp(min=1)  # 0 of none
+        total = mean(match) + (mean(near) + mean(far)) / (near.any().float() + far.any()).clamp(min=1)
+        self.optimizers['sync'].zero_grad()
+        self.accelerator.backward(total)
+        self.optimizers['sync'].step()
+        with torch.no_grad():  # of the same clip's other moments, how many does the right sound beat?
             rank = ((d < d.diagonal()[:, None]) & near).sum(1) == 0
-        return dict(loss=total.detach(), right=d.diagonal().mean().detach(), wrong=(d*near).sum().detach()/near.sum().clamp(min=1), first=rank.float().mean())
+        return dict(
+            loss=total.detach(),
+            right=d.diagonal().mean().detach(),
+            wrong=(d * near).sum().detach() / near.sum().clamp(min=1),
+            first=rank.float().mean(),
+        )

@@ -6,183 +6,321 @@
 __all__ = ['averaged_weights', 'export', 'facial_mlp', 'TalkerStage']
 
 # %% ../../nbs/training/talker.ipynb #b4134f5d
-import copy, os, shutil
+import copy
+import os
+import shutil
 from pathlib import Path
-import numpy as np, torch
+
+import numpy as np
+import torch
 from torch.nn.functional import normalize
+
 from ..config import FACTORS, Config, SpeakError
-from ..losses import adversarial_loss, backdrop_loss, discriminator_loss, box_weight, distance, flow_loss, label_loss, pixel_loss, structural_loss, sync_distance, sync_loss, total_loss
-from ..stopping import stopping
-from ..models.irfd import IRFD, SHOWN, to_model, to_images
-from ..models.talker import Talker
+from ..data.sampling import TalkerWindows
+from ..data.synthetic import SURFACE_HEAD
+from speak.losses import (
+    adversarial_loss,
+    backdrop_loss,
+    box_weight,
+    discriminator_loss,
+    distance,
+    flow_loss,
+    label_loss,
+    pixel_loss,
+    structural_loss,
+    sync_distance,
+    sync_loss,
+    total_loss,
+)
 from ..models.discriminator import Discriminator
+from ..models.irfd import IRFD, SHOWN, to_images, to_model
 from ..models.layers import constant, shrunk
 from ..models.perceptual import Perceptual
+from ..models.talker import Talker
+from ..stopping import stopping
 from .checkpoint import load_tensors, starting_weights
 from .loop import Stage
 from .sync import SyncEmbeddings
-from ..data.sampling import TalkerWindows
-from ..data.synthetic import SURFACE_HEAD
 
 # %% ../../nbs/training/talker.ipynb #ad12db73
-def averaged_weights(path, name:str, config:Config)->dict:
+def averaged_weights(path, name: str, config: Config) -> dict:
     "The averaged weights of a network in a stage's checkpoint."
     return load_tensors(path, config)[0]['averages'][name]
 
-def export(stage:'TalkerStage', folder)->Path:
+
+def export(stage: 'TalkerStage', folder) -> Path:
     "Averaged weights in half precision with their settings, as `SpeakPipeline.from_pretrained` and the package take them."
     folder, part = Path(folder), Path(f'{folder}.part')
     with stopping(at_once=False):
         try:
             shutil.rmtree(part, ignore_errors=True)
             stage.averaged('talker').half().save_pretrained(part)
-            shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
-        except OSError as e: raise SpeakError(f"{folder} could not be written ({e.strerror or e}); a folder with room for the weights is needed.")
-        finally: shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(part, folder)
+        except OSError as e:
+            raise SpeakError(
+                f"{folder} could not be written ({e.strerror or e}); a folder with room for the weights is needed."
+            )
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return folder
 
-def facial_mlp(first:IRFD, c:Config)->dict:
+
+def facial_mlp(first: IRFD, c: Config) -> dict:
     "Weights for the talker's mlp(f_I, f_P) from stage 1's mlp of all codes: the columns of those that both read, so that the warp that G_d learned goes on."
-    state, D, shown = {k: v.clone() for k, v in first.mlp.state_dict().items()}, c.code, len(SHOWN[c.shown])*c.code
-    first_code, pose = (0, 2*D) if c.join == 'concat' else (0, 0)                 # where identity and pose enter
-    columns = [(first_code, first_code + D), *([(len(state['0.weight'][0]) - shown, len(state['0.weight'][0]))] if first.generator.use_maps else []), (pose, pose + D)]
-    state['0.weight'] = torch.cat([state['0.weight'][:, a:b] for a, b in columns], 1)  # identity, what the picture shows (with maps), pose: the talker's order
+    state, D, shown = {k: v.clone() for k, v in first.mlp.state_dict().items()}, c.code, len(SHOWN[c.shown]) * c.code
+    first_code, pose = (0, 2 * D) if c.join == 'concat' else (0, 0)  # where identity and pose enter
+    columns = [
+        (first_code, first_code + D),
+        *([(len(state['0.weight'][0]) - shown, len(state['0.weight'][0]))] if first.generator.use_maps else []),
+        (pose, pose + D),
+    ]
+    state['0.weight'] = torch.cat(
+        [state['0.weight'][:, a:b] for a, b in columns], 1
+    )  # identity, what the picture shows (with maps), pose: the talker's order
     return state
+
 
 class TalkerStage(Stage):
     "The talker and its discriminator."
+
     name = 'talker'
-    def __init__(self, c:Config, accelerator, cache,
-                 irfd=None,  # checkpoint of stage 1; None starts the encoders anew (the ablation "w/o IRFD")
-                 sync=None,  # checkpoint of SyncNet; needed unless its weight is 0
-                 start_from=''): # trained weights to go on from: shipped name, folder or hub id; with `irfd` too, the encoders are those of that stage 1
-        taught = dict(matte=start_from or irfd is not None and c.generator_init == 'irfd', audio=start_from or c.audio_checkpoint)
+
+    def __init__(
+        self,
+        c: Config,
+        accelerator,
+        cache,
+        irfd=None,  # checkpoint of stage 1; None starts the encoders anew (the ablation "w/o IRFD")
+        sync=None,  # checkpoint of SyncNet; needed unless its weight is 0
+        start_from='',  # trained weights to go on from: shipped name, folder or hub id; with `irfd` too, the encoders are those of that stage 1
+    ):
+        taught = dict(
+            matte=start_from or irfd is not None and c.generator_init == 'irfd', audio=start_from or c.audio_checkpoint
+        )
         for what in ('matte', 'audio'):
-            if what in c.held and not taught[what]: raise SpeakError(f"held has '{what}', but this run has taught it nothing yet; give start_from, or leave '{what}' out.")
+            if what in c.held and not taught[what]:
+                raise SpeakError(
+                    f"held has '{what}', but this run has taught it nothing yet; give start_from, or leave '{what}' out."
+                )
         super().__init__(c, accelerator)
-        self.steps, self.batches, w = c.steps_talker, TalkerWindows(cache, c, accelerator.process_index), c.weights_talker
+        self.steps, self.batches, w = (
+            c.steps_talker,
+            TalkerWindows(cache, c, accelerator.process_index),
+            c.weights_talker,
+        )
         device = accelerator.device
-        torch.manual_seed(c.seed); talker = Talker(c)
-        if c.audio_checkpoint: talker.audio.load_checkpoint(c.audio_checkpoint)   # wav2vec 2.0 as published; 'start_from' replaces it
-        if start_from: talker.load_state_dict(starting_weights(start_from, c))
+        torch.manual_seed(c.seed)
+        talker = Talker(c)
+        if c.audio_checkpoint:
+            talker.audio.load_checkpoint(c.audio_checkpoint)  # wav2vec 2.0 as published; 'start_from' replaces it
+        if start_from:
+            talker.load_state_dict(starting_weights(start_from, c))
         if irfd is not None:
-            first = IRFD(c); first.load_state_dict(averaged_weights(irfd, 'irfd', c))
+            first = IRFD(c)
+            first.load_state_dict(averaged_weights(irfd, 'irfd', c))
             talker.encoders.load_state_dict(first.encoders.state_dict())
-            if start_from: talker.actions.load_state_dict(first.actions.state_dict())
+            if start_from:
+                talker.actions.load_state_dict(first.actions.state_dict())
             elif c.generator_init == 'irfd':
                 talker.generator.load_state_dict(first.generator.state_dict())
-                for block in talker.generator.blocks: block.calm(1.)             # F is new: what G_d's latent asked for is not what it says
+                for block in talker.generator.blocks:
+                    block.calm(1.0)  # F is new: what G_d's latent asked for is not what it says
                 talker.mlp.load_state_dict(facial_mlp(first, c))
                 talker.actions.load_state_dict(first.actions.state_dict())
         self.held = [f for f in FACTORS if f in c.held or not c.lr_encoders_talker]
-        for f in self.held: talker.encoders[f].requires_grad_(False)
-        if 'pose' in self.held: talker.encoders.angles.requires_grad_(False)
-        if 'audio' in c.held: talker.audio.requires_grad_(False); talker.articulation.requires_grad_(False)
+        for f in self.held:
+            talker.encoders[f].requires_grad_(False)
+        if 'pose' in self.held:
+            talker.encoders.angles.requires_grad_(False)
+        if 'audio' in c.held:
+            talker.audio.requires_grad_(False)
+            talker.articulation.requires_grad_(False)
         if 'matte' in c.held:
-            for cuts in (talker.generator.matte, talker.generator.backdrop): cuts is None or cuts.requires_grad_(False)
-        if talker.encoders.correction is not None: talker.encoders.correction.requires_grad_(False)   # no loss here is about where heads are
+            for cuts in (talker.generator.matte, talker.generator.backdrop):
+                cuts is None or cuts.requires_grad_(False)
+        if talker.encoders.correction is not None:
+            talker.encoders.correction.requires_grad_(False)  # no loss here is about where heads are
         enc = [p for p in talker.encoders.parameters() if p.requires_grad]
         ids = {id(p) for p in talker.encoders.parameters()}
         rest = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
         self.add('talker', talker, [dict(params=rest), *([dict(params=enc, lr=c.lr_encoders_talker)] if enc else [])])
-        self.latest = {n: 0. for n in ('rec', *(n for n in ('ssim', 'emotion', 'articulation', 'surface', 'cover', 'backdrop') if w.get(n)), 'flow', 'vgg', 'sync', 'gan', 'disc')}
+        self.latest = {
+            n: 0.0
+            for n in (
+                'rec',
+                *(n for n in ('ssim', 'emotion', 'articulation', 'surface', 'cover', 'backdrop') if w.get(n)),
+                'flow',
+                'vgg',
+                'sync',
+                'gan',
+                'disc',
+            )
+        }
         self.use_gan = w['gan'] > 0
-        if self.use_gan: self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0., 0.99), average=False)
-        self.reads = copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False) if w.get('emotion') else None
-        if self.reads is not None: self.reads.flip_tta, self.reads.correction = False, None   # training does without: for time, and because what is solved for them can't be recorded on a GPU
+        if self.use_gan:
+            self.add('discriminator', Discriminator(c.disc_width, 2, c.size), betas=(0.0, 0.99), average=False)
+        self.reads = (
+            copy.deepcopy(talker.encoders).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+            if w.get('emotion')
+            else None
+        )
+        if self.reads is not None:
+            self.reads.flip_tta, self.reads.correction = (
+                False,
+                None,
+            )  # training does without: for time, and because what is solved for them can't be recorded on a GPU
         self.vgg = Perceptual(c.vgg_width, c.vgg_weights, c.vgg_stages).to(device) if w['vgg'] > 0 else None
         self.sync = None
         if w['sync'] > 0:
             self.sync = SyncEmbeddings(c).to(device).eval().requires_grad_(False)
             self.sync.load_state_dict(averaged_weights(sync, 'sync', c))
+
     def kind(self, k):
         "Whether step k has the discriminator, and whether it paints."
-        return self.use_gan and k >= self.config.gan_from*self.steps, k >= self.config.paint_from*self.steps
+        return self.use_gan and k >= self.config.gan_from * self.steps, k >= self.config.paint_from * self.steps
+
     def step(self, b, k):
         c, w, (B, T) = self.config, self.config.weights_talker, b['frames'].shape[:2]
         picture, real = to_model(b['picture'][:, None]), to_model(b['frames'])
         gan, paint = self.kind(k)
-        for f in self.held: self.bare('talker').encoders[f].eval()              # held means their statistics too
+        for f in self.held:
+            self.bare('talker').encoders[f].eval()  # held means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
-            fake, flow, read = self.nets['talker'](picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint)
+            fake, flow, read = self.nets['talker'](
+                picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint
+            )
         losses = {}
-        if flow is not None: losses.update(self.placed(flow, read, b))
+        if flow is not None:
+            losses.update(self.placed(flow, read, b))
         losses.update(self.labels(read, b))
-        if paint: losses.update(self.painted(fake.float(), real, b))
+        if paint:
+            losses.update(self.painted(fake.float(), real, b))
         if gan:
             D = self.bare('discriminator').requires_grad_(False)
             x = shrunk(picture, c.size).repeat_interleave(T, 0)
-            with self.accelerator.autocast(): losses['gan'] = adversarial_loss([l.float() for l in D(x, fake)])
+            with self.accelerator.autocast():
+                losses['gan'] = adversarial_loss([l.float() for l in D(x, fake)])
             D.requires_grad_(True)
         total = total_loss(losses, {n: v for n, v in w.items() if n in losses})
         opt = self.optimizers['talker']
-        opt.zero_grad(); self.accelerator.backward(total)
-        self.accelerator.clip_grad_norm_(self.nets['talker'].parameters(), 5.); opt.step()
+        opt.zero_grad()
+        self.accelerator.backward(total)
+        self.accelerator.clip_grad_norm_(self.nets['talker'].parameters(), 5.0)
+        opt.step()
         # Step the discriminator.
         if gan:
             with self.accelerator.autocast():
                 both = self.nets['discriminator'](x.repeat(2, 1, 1, 1), torch.cat([real, fake.detach()]))
-            both = [l.float() for l in both]; n = len(real)
+            both = [l.float() for l in both]
+            n = len(real)
             losses['disc'] = discriminator_loss([l[:n] for l in both], [l[n:] for l in both])
             opt = self.optimizers['discriminator']
-            opt.zero_grad(); self.accelerator.backward(losses['disc'].mean()); opt.step()
+            opt.zero_grad()
+            self.accelerator.backward(losses['disc'].mean())
+            opt.step()
         return {n: v.mean().detach() for n, v in losses.items()}
-    def placed(self, flow, read, b)->dict:
+
+    def placed(self, flow, read, b) -> dict:
         "Where things lie in the picture (`flow`, `surface`), what covers what (`cover`) and what lies behind (`backdrop`)."
         T, w = b['frames'].shape[1], self.config.weights_talker.get
         both = lambda name: (b[name].flatten(0, 1), b[f'picture_{name}'].repeat_interleave(T, 0))
         losses = dict(flow=flow_loss(flow.head, *both('points')))
         if w('surface'):
             losses['surface'] = flow_loss(flow.head, *(s[:, :SURFACE_HEAD] for s in both('surface')))
-            if flow.body is not None: losses['surface'] = losses['surface'] + flow_loss(flow.body, *(s[:, SURFACE_HEAD:] for s in both('surface')))
-        if w('cover') and 'cover' in read: losses['cover'] = torch.cat([label_loss(read[n].float().flatten(1), b[n].flatten(0, -4).flatten(1)) for n in ('cover', 'picture_cover')])
-        if w('backdrop') and 'backdrop' in read: losses['backdrop'] = backdrop_loss(read['backdrop'].float().repeat_interleave(T, 0), to_model(b['frames']), b['cover'].flatten(0, 1), b['picture_cover'].repeat_interleave(T, 0))
+            if flow.body is not None:
+                losses['surface'] = losses['surface'] + flow_loss(
+                    flow.body, *(s[:, SURFACE_HEAD:] for s in both('surface'))
+                )
+        if w('cover') and 'cover' in read:
+            losses['cover'] = torch.cat(
+                [
+                    label_loss(read[n].float().flatten(1), b[n].flatten(0, -4).flatten(1))
+                    for n in ('cover', 'picture_cover')
+                ]
+            )
+        if w('backdrop') and 'backdrop' in read:
+            losses['backdrop'] = backdrop_loss(
+                read['backdrop'].float().repeat_interleave(T, 0),
+                to_model(b['frames']),
+                b['cover'].flatten(0, 1),
+                b['picture_cover'].repeat_interleave(T, 0),
+            )
         return losses
-    def labels(self, read, b)->dict:
+
+    def labels(self, read, b) -> dict:
         "What a linear reading of the sound's features should say where the corpus knows: `articulation`, where anything is heard."
-        if not self.config.weights_talker.get('articulation'): return {}
+        if not self.config.weights_talker.get('articulation'):
+            return {}
         true = torch.where(b['sound'][:, None, None], b['articulation'], torch.nan)
         return dict(articulation=label_loss(read['articulation'].float().flatten(0, -2), true.flatten(0, -2)))
-    def painted(self, fake, real, b)->dict: # (BT,3,S,S) each
+
+    def painted(self, fake, real, b) -> dict:  # (BT,3,S,S) each
         "What is asked of painted frames alone: `rec`, `ssim`, `emotion`, `vgg`, and of windows of five and more `sync`."
         c, (B, T) = self.config, b['frames'].shape[:2]
-        known = b['sound'][:, None].expand(B, T)                         # without its sound a mouth cannot be known
-        inside = torch.where(known, c.mouth_weight, 0.).flatten()
+        known = b['sound'][:, None].expand(B, T)  # without its sound a mouth cannot be known
+        inside = torch.where(known, c.mouth_weight, 0.0).flatten()
         boxes = b['boxes'].flatten(0, 1)
-        weight = torch.where(box_weight(boxes, c.size, 0.) == 0, inside[:, None, None, None], torch.ones((), device=fake.device))
-        points = b['points'].flatten(0, 1); eyes = (torch.cat([points[:, 17:27], points[:, 36:48]], 1) + 1)*c.size/2   # brows and lids; NaN where unknown weighs nothing more
-        weight = weight*box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
+        weight = torch.where(
+            box_weight(boxes, c.size, 0.0) == 0, inside[:, None, None, None], torch.ones((), device=fake.device)
+        )
+        points = b['points'].flatten(0, 1)
+        eyes = (
+            (torch.cat([points[:, 17:27], points[:, 36:48]], 1) + 1) * c.size / 2
+        )  # brows and lids; NaN where unknown weighs nothing more
+        weight = weight * box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
         losses = dict(rec=pixel_loss(fake, real, weight))
-        if c.weights_talker.get('ssim'): losses['ssim'] = structural_loss(fake, real, weight)
-        if self.reads is not None:                                       # eq. 4's question, put to the talker: stage 1's encoder, frozen, must see the expression of the true frame
+        if c.weights_talker.get('ssim'):
+            losses['ssim'] = structural_loss(fake, real, weight)
+        if (
+            self.reads is not None
+        ):  # eq. 4's question, put to the talker: stage 1's encoder, frozen, must see the expression of the true frame
             with self.accelerator.autocast():
-                with torch.no_grad(): heads = self.reads.heads(real) if 'emotion' in self.reads.close else None; wanted = self.reads(real, ('emotion',), heads)['emotion']
-                codes = self.reads(fake, ('emotion',), heads)['emotion']   # looked for where the true head is
+                with torch.no_grad():
+                    heads = self.reads.heads(real) if 'emotion' in self.reads.close else None
+                    wanted = self.reads(real, ('emotion',), heads)['emotion']
+                codes = self.reads(fake, ('emotion',), heads)['emotion']  # looked for where the true head is
             losses['emotion'] = distance(*(normalize(x.float(), dim=1) for x in (codes, wanted)))
         if self.vgg is not None:
-            with self.accelerator.autocast(): losses['vgg'] = self.vgg(fake, real)
+            with self.accelerator.autocast():
+                losses['vgg'] = self.vgg(fake, real)
         if self.sync is not None and T >= 5:
             ok = b['sound'] & b['boxes'].isfinite().flatten(1).all(1)
-            where = b['boxes'].nan_to_num(0.) + (~ok)[:, None, None]*constant((0., 0., 8., 8.), fake.device)
+            where = b['boxes'].nan_to_num(0.0) + (~ok)[:, None, None] * constant((0.0, 0.0, 8.0, 8.0), fake.device)
             d = self.sync_d(fake.unflatten(0, (B, T)), real.unflatten(0, (B, T)), where, b['wave'])
-            losses['sync'] = torch.where(ok, sync_loss(d, torch.ones_like(d)), 0.)
+            losses['sync'] = torch.where(ok, sync_loss(d, torch.ones_like(d)), 0.0)
         return losses
+
     def sync_d(self, fake, real, boxes, wave):
         "Eq. 12 by the option `sync_target`: the generated mouth against the sound, or against the real mouth."
-        middle = (fake.shape[1] - 5)//2
-        cut = lambda x: x[:, middle:middle + 5]
+        middle = (fake.shape[1] - 5) // 2
+        cut = lambda x: x[:, middle : middle + 5]
         mouth = self.sync.mouth(cut(fake), cut(boxes))
-        other = self.sync.sound(wave, self.config.context + middle) if self.config.sync_target == 'audio' else self.sync.mouth(cut(real), cut(boxes))
+        other = (
+            self.sync.sound(wave, self.config.context + middle)
+            if self.config.sync_target == 'audio'
+            else self.sync.mouth(cut(real), cut(boxes))
+        )
         return sync_distance(mouth, other)
+
     @torch.no_grad()
-    def sample(self, step:int=0)->np.ndarray:
+    def sample(self, step: int = 0) -> np.ndarray:
         "Rows of the windows' middle frames: identity picture, pose source, emotion source, what came out, what should."
-        net, b = self.averaged('talker'), self.batches[10**6 + 4*step]     # a multiple of four: windows
+        net, b = self.averaged('talker'), self.batches[10**6 + 4 * step]  # a multiple of four: windows
         b = {n: v.to(self.accelerator.device) for n, v in b.items()}
         B, T = b['frames'].shape[:2]
-        fake = net(to_model(b['picture'][:, None]), to_model(b['pose']), to_model(b['emotion']), b['wave'], T)[0].unflatten(0, (B, T))
+        fake = net(to_model(b['picture'][:, None]), to_model(b['pose']), to_model(b['emotion']), b['wave'], T)[
+            0
+        ].unflatten(0, (B, T))
         n = min(B, 8)
-        rows = [shrunk(b['picture'][:n].float(), self.config.size).byte(), b['pose'][:n, T//2], b['emotion'][:n, T//2]]
-        rows = [r.movedim(1, -1).cpu() for r in rows] + [to_images(fake[:n, T//2]), b['frames'][:n, T//2].movedim(1, -1).cpu()]
+        rows = [
+            shrunk(b['picture'][:n].float(), self.config.size).byte(),
+            b['pose'][:n, T // 2],
+            b['emotion'][:n, T // 2],
+        ]
+        rows = [r.movedim(1, -1).cpu() for r in rows] + [
+            to_images(fake[:n, T // 2]),
+            b['frames'][:n, T // 2].movedim(1, -1).cpu(),
+        ]
         return np.concatenate([np.concatenate(list(r.numpy()), 1) for r in rows], 0)
