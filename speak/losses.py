@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['distance', 'image_distance', 'identity_loss', 'classification_loss', 'pose_loss', 'emotion_loss', 'join_codes',
-           'reconstruction_loss', 'self_loss', 'label_loss', 'total_loss', 'discriminator_loss', 'adversarial_loss',
-           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight', 'structural_loss', 'flow_loss', 'backdrop_loss']
+           'reconstruction_loss', 'self_loss', 'masked_l1', 'total_loss', 'discriminator_loss', 'adversarial_loss',
+           'sync_distance', 'sync_loss', 'pixel_loss', 'box_weight_map', 'ssim_loss', 'flow_loss', 'inpainting_loss']
 
 # %% ../nbs/losses.ipynb #2a2dad4b
 import torch
@@ -104,7 +104,7 @@ def self_loss(fake_s: Tensor, fake_t: Tensor, s: Tensor, t: Tensor) -> Tensor:  
     return reconstruction_loss(fake_s, s) + reconstruction_loss(fake_t, t)
 
 # %% ../nbs/losses.ipynb #b954a670
-def label_loss(
+def masked_l1(
     guess: Tensor,  # (B,K) what is read from codes
     true: Tensor,  # (B,K); NaN where nobody knows
 ) -> Tensor:  # (B,)
@@ -169,7 +169,7 @@ def pixel_loss(
     return (d if weight is None else d * weight).flatten(1).mean(1)
 
 
-def box_weight(
+def box_weight_map(
     boxes: Tensor,  # (B,4) left, top, right, bottom in pixels; NaN where unknown
     size: int,  # height and width
     inside: float,  # weight inside the box, 1 outside
@@ -181,7 +181,7 @@ def box_weight(
     return torch.where(m, inside, 1.0)[:, None]
 
 # %% ../nbs/losses.ipynb #ssim0001
-def structural_loss(
+def ssim_loss(
     fake: Tensor,  # (B,3,H,W) in [-1,1]
     real: Tensor,  # (B,3,H,W)
     weight: Tensor | None = None,  # (B,1,H,W) how much a window around this pixel counts
@@ -215,7 +215,7 @@ def flow_loss(
     return torch.where(known, d, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
 # %% ../nbs/losses.ipynb #bd0a4a02
-def backdrop_loss(
+def inpainting_loss(
     made: Tensor,  # (B,3,H,W) the picture's background, filled in
     frame: Tensor,  # (B,3,H,W) of the same person
     cover: Tensor,  # (B,2,H,W) share of each of the frame's pixels that head and body cover; NaN where unknown

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from speak.data.prepare import on_cluster, prepare
-from speak.data.readers import miniature
+from speak.data.readers import make_fixture_corpus
 
 RULES = dict(size=64, shortest_s=0.3, upscale=4, progress=False)
 
@@ -27,7 +27,7 @@ def digests(folder):
 @pytest.mark.parametrize('shard', [0, 3])
 def test_a_worker_dies(tmp_path, shard):
     distributed = pytest.importorskip('distributed', reason="dask is not installed: pip install 'speak[cluster]'")
-    raw = miniature('mead', tmp_path / 'raw')
+    raw = make_fixture_corpus('mead', tmp_path / 'raw')
     prepare('mead', raw, tmp_path / 'alone', shard=shard, **RULES)
     with distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         pids, killed = [w.pid for w in cluster.workers.values()], []

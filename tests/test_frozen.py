@@ -39,7 +39,7 @@ def shapes() -> dict:
 def losses(folder) -> dict:
     "The logged losses of a few steps of each stage, by the recipe of the shipped weights on a small corpus"
     from speak.config import configure
-    from speak.data.corpora import Cache, SyntheticCorpus, open_stills
+    from speak.data.corpora import FrameCache, SyntheticCorpus, open_stills
     from speak.training.irfd import IrfdStage
     from speak.training.loop import make_accelerator, read_log, run_stage
     from speak.training.sync import SyncStage
@@ -65,7 +65,7 @@ def losses(folder) -> dict:
         gan_from=0.7,
     )
     acc = make_accelerator(c)
-    cache = Cache.build(
+    cache = FrameCache.build(
         SyntheticCorpus(c.clips, longest=c.clip_frames, brief=c.brief), folder, c.size, jobs=1, progress=False
     )
     stills = open_stills(c, 'synthetic', folder, False)

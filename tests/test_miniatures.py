@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from speak.data.readers import miniature
+from speak.data.readers import make_fixture_corpus
 from speak.training.loop import read_log
 
 REPO = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ def test_training_starts(tmp_path, corpus):
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
-    raw = miniature(corpus, tmp_path / 'raw')
+    raw = make_fixture_corpus(corpus, tmp_path / 'raw')
     said = run(
         '-c',
         'import sys; from speak.cli import main; sys.exit(main())',

@@ -11,7 +11,7 @@ import pytest
 
 from speak.data.media import write_video
 from speak.data.prepare import prepare
-from speak.data.readers import miniature
+from speak.data.readers import make_fixture_corpus
 from speak.evaluation import benchmark
 
 NBS = Path(__file__).parents[1] / 'nbs'
@@ -35,7 +35,7 @@ def saved(name, folder, **parameters):
 @pytest.fixture(scope='module')
 def clips(tmp_path_factory):  # prepared, without landmarks
     folder = tmp_path_factory.mktemp('corpus')
-    raw = miniature('hdtf', folder / 'raw')
+    raw = make_fixture_corpus('hdtf', folder / 'raw')
     few = dict(size=64, shortest_s=0.3, upscale=4.0, detector='skimage', progress=False)
     prepare('hdtf', raw, folder / 'clips ä', **few)
     prepare('hdtf', raw, folder / 'shards', shard=3, **few)

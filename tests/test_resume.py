@@ -37,9 +37,9 @@ def start(run, cache):
 @pytest.mark.slow
 def test_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
     from speak.config import configure
-    from speak.data.corpora import Cache, SyntheticCorpus
+    from speak.data.corpora import FrameCache, SyntheticCorpus
 
-    Cache.build(
+    FrameCache.build(
         SyntheticCorpus(configure('nano').clips), tmp_path / 'cache', 32, jobs=1, progress=False
     )  # so that both runs take as long
     assert 'finished' in start(tmp_path / 'whole', tmp_path / 'cache').communicate(timeout=600)[0]

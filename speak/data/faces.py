@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['WORK_SIDE', 'WORK_LONG', 'WEAK', 'MIN_SCORE', 'CLEAR_SCORE', 'TURNS', 'SMALLEST', 'SMALLEST_TURNED', 'ENLARGE',
            'WHOLE', 'SHIFT', 'MARGIN', 'SAMPLED', 'SEEK_S', 'ALIKE', 'UNLIKE', 'KEPT', 'LOOK_SIDE', 'HEAD_MODEL',
-           'POSE_WEIGHTS', 'ANGLE_UNITS', 'MIRRORED', 'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows',
+           'POSE_WEIGHTS', 'POSE_SCALE', 'FLIP_SIGNS', 'FACE_ALIGNMENT_WEIGHTS', 'Box', 'working_copy', 'group_windows',
            'keep_faces', 'detect_faces', 'one_face', 'find_face', 'Square', 'crop_square', 'already_cropped',
            'apply_crop', 'union_box', 'video_crop', 'FaceWatch', 'watched_square', 'interocular', 'mouth_opening',
-           'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'head_fit', 'head_numbers', 'heads_of',
-           'head_pose', 'landmarks_with_face_alignment']
+           'eye_opening', 'mouth_box', 'rotation_matrix', 'rotation_angles', 'fit_head_pose', 'encode_pose',
+           'decode_pose', 'head_pose', 'landmarks_with_face_alignment']
 
 # %% ../../nbs/data/faces.ipynb #cc9f290a
 import warnings
@@ -538,11 +538,11 @@ POSE_WEIGHTS[27:36] = 1  # nose
 POSE_WEIGHTS[[36, 39, 42, 45]] = 2  # eye corners
 POSE_WEIGHTS[[48, 54]] = 0.25  # mouth corners: they move, but widen the base for pitch
 
-ANGLE_UNITS = (45.0, 25.0, 20.0)  # degrees of yaw, pitch, roll that count as 1 where angles are learned
-MIRRORED = (-1.0, 1.0, -1.0, -1.0, 1.0, 1.0)  # what a mirror makes of the six of `head_numbers`
+POSE_SCALE = (45.0, 25.0, 20.0)  # degrees of yaw, pitch, roll that count as 1 where angles are learned
+FLIP_SIGNS = (-1.0, 1.0, -1.0, -1.0, 1.0, 1.0)  # what a mirror makes of the six of `encode_pose`
 
 
-def head_fit(
+def fit_head_pose(
     landmarks,  # (T,68,2) pixels
     turns: int = 15,  # refinements of the fit
 ) -> tuple:  # float32 (T,3) degrees: yaw, pitch, roll; (T,) pixels per millimetre of the head; (T,2) pixels, the middle of the eyes. NaN where a landmark is
@@ -576,30 +576,30 @@ def head_fit(
     return angles, scale, eyes
 
 
-def head_numbers(
+def encode_pose(
     angles,  # (T,3) degrees
     eyes,  # (T,2) place of the middle of the eyes in fractions of the frame
     scale,  # (T,) frames per decimetre of the head
 ) -> np.ndarray:  # float32 (T,6)
     "Yaw/45°, pitch/25°, roll/20°; the middle of the eyes (x, y), 2 to half a frame; twice the logarithm of half-frames per decimetre: what a pose code should hold, each about [-1,1]."
     return np.concatenate(
-        [np.divide(angles, ANGLE_UNITS), (np.multiply(eyes, 2) - 1) * 2, 2 * np.log(2 * np.asarray(scale))[:, None]], 1
+        [np.divide(angles, POSE_SCALE), (np.multiply(eyes, 2) - 1) * 2, 2 * np.log(2 * np.asarray(scale))[:, None]], 1
     ).astype(np.float32)
 
 
-def heads_of(
+def decode_pose(
     numbers,  # (T,6)
 ) -> tuple:  # (T,3) degrees; (T,2) fractions of the frame; (T,) frames per decimetre
-    "The inverse of `head_numbers`."
+    "The inverse of `encode_pose`."
     numbers = np.asarray(numbers, np.float64)
-    return numbers[:, :3] * ANGLE_UNITS, (numbers[:, 3:5] / 2 + 1) / 2, np.exp(numbers[:, 5] / 2) / 2
+    return numbers[:, :3] * POSE_SCALE, (numbers[:, 3:5] / 2 + 1) / 2, np.exp(numbers[:, 5] / 2) / 2
 
 
 def head_pose(
     landmarks,  # (T,68,2) pixels
 ) -> np.ndarray:  # float32 (T,3) degrees: yaw, pitch, roll; NaN where a landmark is
-    "Yaw, pitch and roll of heads from their landmarks, see `head_fit`."
-    return head_fit(landmarks)[0]
+    "Yaw, pitch and roll of heads from their landmarks, see `fit_head_pose`."
+    return fit_head_pose(landmarks)[0]
 
 # %% ../../nbs/data/faces.ipynb #c2b6d8c8
 FACE_ALIGNMENT_WEIGHTS = {  # file -> where the face-alignment package gets it

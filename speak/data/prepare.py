@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ENLARGE_BY', 'HEAD', 'HEAD_MM', 'HEAD_CENTRE', 'FAN_BATCH', 'DETECTORS', 'CUT_RATIO', 'CUT_FLOOR', 'SAME', 'GAP_S',
            'LOOK_EVERY', 'REACH', 'HELD_BYTES', 'REASONS', 'OVERHANG', 'SOUND_SLACK_S', 'COLUMNS', 'REFUSED_COLUMNS',
-           'PLACES', 'landmark_heads', 'FaceAlignment', 'choose_detector', 'Cuts', 'Track', 'Refused', 'face_tracks',
-           'head_square', 'Rules', 'Prepared', 'clip_sound', 'clips_of', 'write_clip', 'prepare_source', 'on_cluster',
-           'map_all', 'Summary', 'prepare', 'shard_plan', 'write_shard', 'prepare_shard', 'bench']
+           'PLACES', 'landmark_heads', 'FaceAlignment', 'choose_detector', 'Cuts', 'Track', 'Rejection', 'face_tracks',
+           'head_square', 'PrepareConfig', 'Prepared', 'clip_sound', 'clips_of', 'write_clip', 'prepare_source',
+           'on_cluster', 'parallel_map', 'Summary', 'prepare', 'shard_plan', 'write_shard', 'prepare_shard', 'bench']
 
 # %% ../../nbs/data/prepare.ipynb #82f4d44f
 import csv
@@ -43,7 +43,7 @@ from speak.data.faces import (
     already_cropped,
     apply_crop,
     detect_faces,
-    head_fit,
+    fit_head_pose,
     rotation_matrix,
     working_copy,
 )
@@ -77,7 +77,7 @@ def landmark_heads(
     landmarks,  # (T,68,2) pixels
 ) -> np.ndarray:  # (T,4) left, top, right, bottom of the head box; NaN where a landmark is
     "Head boxes of faces whose landmarks are known."
-    angles, scale, eyes = head_fit(landmarks)
+    angles, scale, eyes = fit_head_pose(landmarks)
     centre = eyes + scale[:, None] * (rotation_matrix(angles)[:, :2] @ np.array(HEAD_CENTRE))
     half = scale[:, None] * HEAD_MM / 2
     return np.concatenate([centre - half, centre + half], -1)
@@ -265,7 +265,7 @@ class Track:
 
 
 @dataclass
-class Refused:
+class Rejection:
     "A part of a recording that gives no clip, and why."
 
     reason: str  # of `REASONS`
@@ -295,12 +295,12 @@ def face_tracks(
     longest: int,  # frames
     shortest: int,  # frames; shorter stretches without a face are not worth a word
     fixed=False,  # whether the boxes are final
-):  # yields `Track` and `Refused`, in order
+):  # yields `Track` and `Rejection`, in order
     "Follow the face through the scenes of a recording, decoding it once."
     cut, track, scene, empty, told, k = Cuts(), None, 0, 0, False, -1
 
     def nobody(end):
-        return Refused(
+        return Rejection(
             'no face',
             f'no face was found for {(end - empty) / FPS:.1f} s; landmarks, or face-alignment for faces seen from the side, would be right',
             empty,
@@ -385,7 +385,7 @@ def head_square(
 
 # %% ../../nbs/data/prepare.ipynb #c38ecfe4
 @dataclass(frozen=True)
-class Rules:
+class PrepareConfig:
     "What a prepared clip is. `SpeakError` for a value that cannot be."
 
     size: int = 256  # side of the pictures, pixels
@@ -584,7 +584,7 @@ def _finish(track, source, rules, detector, points):
 
 def _pose(landmarks):
     "Mean head pose of a clip in degrees, how much the head turns (standard deviation of yaw), and the share of frames with landmarks; empty where nothing is known"
-    pose = head_fit(landmarks)[0]
+    pose = fit_head_pose(landmarks)[0]
     pose = pose[np.isfinite(pose).all(1)]
     if not len(pose):
         return dict(yaw='', pitch='', roll='', yaw_sd='', found=0.0)
@@ -597,11 +597,11 @@ def _pose(landmarks):
 # %% ../../nbs/data/prepare.ipynb #864c4799
 def clips_of(
     source: Source,  # a recording, from `speak.data.readers`
-    rules: Rules = Rules(),  # yields `Prepared` and `Refused`
+    rules: PrepareConfig = PrepareConfig(),  # yields `Prepared` and `Rejection`
 ):
     "The clips of a recording, decoded once and in order. Of a file that is damaged on the way, the clips before the damage."
     if rules.detector == 'auto':
-        rules = Rules(**{**asdict(rules), 'detector': choose_detector()})
+        rules = PrepareConfig(**{**asdict(rules), 'detector': choose_detector()})
     longest, shortest, done = round(rules.longest_s * FPS), round(rules.shortest_s * FPS), 0
     try:
         info = probe(source.video)
@@ -613,14 +613,14 @@ def clips_of(
                     try:
                         yield _finish(found, source, rules, name, points)
                     except _Refusal as e:
-                        yield Refused(*e.args, found.first, len(found))
+                        yield Rejection(*e.args, found.first, len(found))
                 else:
                     yield found
     except SpeakError as e:
-        yield Refused('unreadable', str(e), done)
+        yield Rejection('unreadable', str(e), done)
     # The fault of a file, whatever it is; that of the machine (memory, disk) stops the run, which goes on later.
     except (ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as e:
-        yield Refused('unreadable', f'{source.video}: {type(e).__name__}: {e}', done)
+        yield Rejection('unreadable', f'{source.video}: {type(e).__name__}: {e}', done)
 
 # %% ../../nbs/data/prepare.ipynb #2a7e42f7
 COLUMNS = (
@@ -730,7 +730,10 @@ def write_clip(
         write_audio(folder / 'audio' / f'{name}.wav', clip.wave)
     with part_file(folder / 'landmarks' / f'{name}.npz', '.npz') as part, open(part, 'wb') as f:
         np.savez_compressed(
-            f, landmarks=clip.landmarks, pose=head_fit(clip.landmarks)[0], found=np.isfinite(clip.landmarks).all((1, 2))
+            f,
+            landmarks=clip.landmarks,
+            pose=fit_head_pose(clip.landmarks)[0],
+            found=np.isfinite(clip.landmarks).all((1, 2)),
         )
 
 
@@ -746,7 +749,7 @@ def _notes(source, rules):
 def prepare_source(
     source: Source,  # a recording
     folder,  # clip folder, with its subfolders
-    rules: Rules,  # with a detector that is not 'auto'
+    rules: PrepareConfig,  # with a detector that is not 'auto'
     root='',  # the corpus's folder, so that sources are named from there
 ) -> dict:  # its record: 'key', 'clips' (rows), 'refused' (rows)
     "Write the clips of one recording and then its record; nothing if that is there already. What joblib maps."
@@ -832,7 +835,7 @@ def on_cluster(address: str):  # of a dask scheduler, 'tcp://HOST:8786'; '': pro
         yield
 
 
-def map_all(
+def parallel_map(
     function,  # (*task) -> anything; importable, and without effect where it was done before
     tasks: list,
     is_done,  # (task) -> bool
@@ -916,7 +919,9 @@ def _same_rules(out, rules, kind, shard):
     if path.exists():
         before = json.loads(path.read_text(encoding='utf8'))
         other = [
-            f'{n}: {was} then, {v} now' for n, v in now.items() if (was := before.get(n, getattr(Rules, n, None))) != v
+            f'{n}: {was} then, {v} now'
+            for n, v in now.items()
+            if (was := before.get(n, getattr(PrepareConfig, n, None))) != v
         ]
         if other:
             raise SpeakError(
@@ -944,14 +949,14 @@ def prepare(
     jobs=None,  # processes; None: as `joblib.parallel_config` says, else one
     shard: int = 0,  # recordings in a shard; 0: a clip folder instead of shards
     progress=True,  # whether to show a bar
-    **rules,  # of `Rules`: size, shortest_s, longest_s, upscale, need_sound, detector, device
+    **rules,  # of `PrepareConfig`: size, shortest_s, longest_s, upscale, need_sound, detector, device
 ) -> Summary:
     """A corpus as downloaded, made into clips: a clip folder, or shards. Goes on where it was stopped.
 
     Writes `clips.csv` (a row per clip), `rejected.csv` (what gives no clip, and why) and `prepare.json` (the rules) into `out`.
     `SpeakError` if the corpus is not there, if `out` holds clips made by other rules, or if nothing at all can be used."""
     began, out = time.perf_counter(), Path(out)
-    names = [f.name for f in fields(Rules)]
+    names = [f.name for f in fields(PrepareConfig)]
     for n in rules:
         if n not in names:
             raise SpeakError(f"There is no setting '{n}' of the preparation: {nearest(n, names)}")
@@ -960,8 +965,8 @@ def prepare(
         raise SpeakError(
             f'{jobs} jobs and shards of {shard} recordings cannot be: jobs is a number of processes or -1 for one per core, shard 0 or more.'
         )
-    rules = Rules(**rules)
-    rules = Rules(**{**asdict(rules), 'detector': choose_detector(rules.detector)})
+    rules = PrepareConfig(**rules)
+    rules = PrepareConfig(**{**asdict(rules), 'detector': choose_detector(rules.detector)})
     sources, missing = read_corpus(kind, source)
     if rules.detector == 'face-alignment' and not all(s.landmarks for s in sources):
         _face_alignment(rules.device)  # what is missing is said before a million recordings are
@@ -1015,7 +1020,7 @@ def _prepare_folder(sources, out, rules, root, jobs, progress):
     def give_up(task):
         _write_json(out / 'records' / f'{task[0].name}.json', _crashed(task[0], keys[task[0].name], root))
 
-    map_all(
+    parallel_map(
         prepare_source,
         [(s, str(out), rules, root) for s in sources],
         lambda t: record(t[0]) is not None,
@@ -1087,7 +1092,7 @@ def prepare_shard(
     name: str,  # of the shard
     sources: list,  # its recordings
     out,  # folder of the corpus
-    rules: Rules,
+    rules: PrepareConfig,
     root='',
 ) -> dict:  # its record
     "Write one shard and then its record; nothing if that is there already. What joblib maps."
@@ -1128,7 +1133,7 @@ def _prepare_shards(sources, out, rules, root, jobs, progress, shard):
         if old.stem not in plan:
             (out / 'shards' / f'{old.stem}.tar').unlink(missing_ok=True)
             old.unlink()
-    map_all(
+    parallel_map(
         prepare_shard,
         [(name, those, str(out), rules, root) for name, those in plan.items()],
         lambda t: record(t[0]) is not None,
@@ -1143,11 +1148,11 @@ def _prepare_shards(sources, out, rules, root, jobs, progress, shard):
 # %% ../../nbs/data/prepare.ipynb #451ccc56
 def bench(
     path,  # a video with a face
-    rules: Rules = Rules(),
+    rules: PrepareConfig = PrepareConfig(),
     seconds=10.0,  # of it to use; its pictures are held in memory
 ) -> list:  # of (part, milliseconds a picture, times real time), in processor time of this process
     "What each part of the preparation costs, and the whole with boxes that are known and with the detector."
-    rules = Rules(**{**asdict(rules), 'detector': choose_detector(rules.detector), 'need_sound': False})
+    rules = PrepareConfig(**{**asdict(rules), 'detector': choose_detector(rules.detector), 'need_sound': False})
     costs = {}
 
     def timed(part, what):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIDEOS', 'SOUNDS', 'CORPORA', 'MINIATURES', 'VIEWS', 'Source', 'safe_name', 'split_by_identity', 'read_track',
-           'scale_crop', 'Corpus', 'read_corpus', 'miniature']
+           'scale_crop', 'Corpus', 'read_corpus', 'make_fixture_corpus']
 
 # %% ../../nbs/data/readers.ipynb #66b36114
 import csv
@@ -424,7 +424,7 @@ _FRONTAL = (
 _BESIDE = {'1:1': 0, '4:3': 21, '16:9': 50}  # columns on either side of the head's square
 
 
-def miniature(
+def make_fixture_corpus(
     kind: str,  # one of `CORPORA`
     folder,  # to be made; must be new or empty
 ) -> Path:  # `folder`

@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
 from . import faces, synthetic
-from .corpora import SyntheticCorpus, frame_shown, sound_offset
+from .corpora import SyntheticCorpus, source_frame_index, sound_offset
 from .media import SILENT, audio_chunks, probe, video_frames
 from ..progress import progress_bar
 
@@ -470,7 +470,7 @@ def measure(clips, i: int) -> tuple:  # row, (3,36) counts, curve or None
         if points is not None:
             row['marks'] = len(points) / row['fps'] * FPS if row['fps'] > 0 else nan
             if row['frames'] > 0:
-                points = points[frame_shown(len(points), int(row['frames']))]  # as training takes them
+                points = points[source_frame_index(len(points), int(row['frames']))]  # as training takes them
             pose = faces.head_pose(points)
             known = pose[np.isfinite(pose).all(1)]
             row['found'], counts = len(known) / len(pose), pose_counts(pose)

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from ..config import Config, SpeakError, configure, nearest
-from ..data.corpora import Cache, open_corpus, open_stills
+from ..data.corpora import FrameCache, open_corpus, open_stills
 from ..training.checkpoint import load_tensors
 from ..training.irfd import IrfdStage
 from ..training.loop import make_accelerator, run_stage
@@ -162,7 +162,7 @@ def train_row(
     c = configure(preset, **changes)
     sync, one, two = stage_folders(row, c, run_dir)
     acc, todo = make_accelerator(c), steps_of(row, c)
-    cache = Cache.build(
+    cache = FrameCache.build(
         open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief),
         frames,
         c.size,

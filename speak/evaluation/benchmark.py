@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'INPUTS', 'truth', 'SYNC', 'STILL', 'UNNAMED', 'Case', 'cases', 'fingerprint', 'picture_of', 'case_inputs',
-           'exact_answer', 'write_inputs', 'read_clip', 'clip_scores', 'movement', 'control_matrix', 'case_videos',
+           'ground_truth', 'write_inputs', 'read_clip', 'clip_scores', 'movement', 'control_matrix', 'case_videos',
            'Report', 'made_by', 'score', 'table_metrics']
 
 # %% ../../nbs/evaluation/benchmark.ipynb #2448b6b1
@@ -113,7 +113,7 @@ def case_inputs(case: Case, size: int) -> dict:
 
 
 @lru_cache(256)
-def exact_answer(case: Case, size: int) -> Clip:
+def ground_truth(case: Case, size: int) -> Clip:
     "What a perfect model would have made; frames uint8 (T,S,S,3), T that of the speech."
     return render(recombine(*(truth(getattr(case, i)) for i in INPUTS)), size)
 
@@ -297,7 +297,7 @@ def made_by(pipe) -> callable:  # `pipeline.SpeakPipeline`, or anything that is 
 
 @lru_cache(256)
 def _read_exact(case, size, judges, T):
-    a = exact_answer(case, size)
+    a = ground_truth(case, size)
     return read_clip(a.frames[:T], a.truth.wave, judges)
 
 
@@ -329,7 +329,7 @@ def score(
         if frames is None:
             missing.append(c.name)
             continue
-        answer = exact_answer(c, size)
+        answer = ground_truth(c, size)
         T = len(answer.frames)
         if abs(len(frames) - T) > 1:
             raise SpeakError(

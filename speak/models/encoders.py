@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import FACTORS, Config
-from ..data.faces import ANGLE_UNITS, MIRRORED
+from ..data.faces import POSE_SCALE, FLIP_SIGNS
 from .layers import constant, identity_grid, warp
 
 # %% ../../nbs/models/encoders.ipynb #09bda8f3
@@ -107,7 +107,7 @@ HEAD_MIDDLE, HEAD_RADII = (
 )  # an ellipsoid for a head: right, down, back; decimetres from the middle of the eyes
 _VIEW = (0.0, 0.35), (0.8, 0.8)  # middle of the view of a face and half its sides, decimetres
 
-_RADIANS = tuple(math.radians(a) for a in ANGLE_UNITS)
+_RADIANS = tuple(math.radians(a) for a in POSE_SCALE)
 
 
 def head_placement(
@@ -235,7 +235,7 @@ class Encoders(nn.ModuleDict):
             return codes
         first = heads = self.angles(codes)
         if self.flip_tta:
-            mirrored = self.angles(self['pose'](frames.flip(-1))) * constant(MIRRORED, frames.device)
+            mirrored = self.angles(self['pose'](frames.flip(-1))) * constant(FLIP_SIGNS, frames.device)
             heads = (first + mirrored) / 2
         if self.correction is not None:
             heads = self.corrected(frames, heads)
@@ -254,7 +254,7 @@ class Encoders(nn.ModuleDict):
         left = lambda view, heads: self.correction([self[f].seen(view).detach() for f in self.close], heads)
         if self.training or not self.flip_tta:
             return heads + left(view, heads)
-        mirrored = constant(MIRRORED, frames.device)
+        mirrored = constant(FLIP_SIGNS, frames.device)
         return heads + (left(view, heads) + left(view.flip(-1), heads * mirrored) * mirrored) / 2
 
     def placed(

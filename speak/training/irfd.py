@@ -16,12 +16,12 @@ from speak.losses import (
     emotion_loss,
     flow_loss,
     identity_loss,
-    label_loss,
+    masked_l1,
     pose_loss,
     self_loss,
     total_loss,
 )
-from ..models.irfd import IRFD, to_images, to_model
+from ..models.irfd import IRFD, float_to_uint8, uint8_to_float
 from .checkpoint import starting_weights
 from .loop import Stage
 
@@ -45,19 +45,19 @@ def irfd_losses(
     labels = dict(
         corrected=angles.new_zeros(1),
         cls=classification_loss(*known('logits', label)),
-        angles=label_loss(*known('angles', angles)),
-        actions=label_loss(*known('actions', actions)),
-        mouth=angles.new_zeros(1) if out['mouth'] is None else label_loss(out['mouth'].float(), mouth),
+        angles=masked_l1(*known('angles', angles)),
+        actions=masked_l1(*known('actions', actions)),
+        mouth=angles.new_zeros(1) if out['mouth'] is None else masked_l1(out['mouth'].float(), mouth),
     )
     if shaken is not None:
         read = {n: v.float() for n, v in out['shaken'].items()}
         more = dict(
             cls=classification_loss(read['logits'], shaken['label']),
-            **{n: label_loss(read[n], shaken[n]) for n in ('angles', 'actions')},
+            **{n: masked_l1(read[n], shaken[n]) for n in ('angles', 'actions')},
         )
         labels.update({n: torch.cat([labels[n], v]) for n, v in more.items()})
         if 'corrected' in read:
-            labels['corrected'] = label_loss(read['corrected'], shaken['angles'])
+            labels['corrected'] = masked_l1(read['corrected'], shaken['angles'])
     # The mouth is left out: nothing in this stage knows what is said.
     flows = [f for f in (out.get('flow'), out['coarse']) if f is not None]
     at = np.cumsum([0, *map(len, flows)])
@@ -119,18 +119,20 @@ class IrfdStage(Stage):
 
     def inputs(self, b):
         return dict(
-            identity=to_model(b['ref'][:, None]),
-            pose=to_model(b['pose'][:, None]),
-            emotion=to_model(b['emotion'][:, None]),
+            identity=uint8_to_float(b['ref'][:, None]),
+            pose=uint8_to_float(b['pose'][:, None]),
+            emotion=uint8_to_float(b['emotion'][:, None]),
         )
 
     def kind(self, k):
         return k < self.config.steps_labels
 
     def step(self, b, k):
-        frame = to_model(b['frame'][:, None])
-        labelled = tuple(to_model(b[n][:, None]) for n in ('labelled', 'labelled_ref')) if 'labelled' in b else None
-        shaken = to_model(b['shaken'][:, None]) if 'shaken' in b else None
+        frame = uint8_to_float(b['frame'][:, None])
+        labelled = (
+            tuple(uint8_to_float(b[n][:, None]) for n in ('labelled', 'labelled_ref')) if 'labelled' in b else None
+        )
+        shaken = uint8_to_float(b['shaken'][:, None]) if 'shaken' in b else None
         if k < self.config.steps_labels:
             b = {**b, **{n: b[n][len(frame) :] for n in ('label', 'angles', 'actions', 'points', 'ref_points')}}
             with self.accelerator.autocast():
@@ -163,10 +165,13 @@ class IrfdStage(Stage):
     @torch.no_grad()
     def sample(self, step: int = 0) -> np.ndarray:
         "Rows: what S and T gave for identity, pose and emotion; S itself; its reconstruction; the fake with one factor swapped (first third identity, then emotion, then pose)."
-        net, b = self.averaged('irfd'), self.batches[10**6 + step]
+        net, b = self.ema_model('irfd'), self.batches[10**6 + step]
         b = {n: v.to(self.accelerator.device) for n, v in b.items()}
         out = net(self.inputs(b), b['swap'])
         B = min(len(b['swap']), 8)
         rows = [b['frame'][:B], b['ref'][:B], b['pose'][:B], b['emotion'][:B], b['frame'][len(b['swap']) :][:B]]
-        rows = [r.movedim(1, -1).cpu() for r in rows] + [to_images(out['self'][:B]), to_images(out['fakes'][:B])]
+        rows = [r.movedim(1, -1).cpu() for r in rows] + [
+            float_to_uint8(out['self'][:B]),
+            float_to_uint8(out['fakes'][:B]),
+        ]
         return np.concatenate([np.concatenate(list(r.numpy()), 1) for r in rows], 0)

@@ -12,7 +12,7 @@ from torch import nn
 from ..config import Config
 from ..data.sampling import SyncWindows
 from ..losses import sync_distance, sync_loss
-from ..models.irfd import to_model
+from ..models.irfd import uint8_to_float
 from ..models.syncnet import SyncNet, crop_mouth
 from .loop import Stage
 
@@ -46,7 +46,7 @@ class SyncStage(Stage):
         self.add('sync', SyncEmbeddings(c))
 
     def step(self, b, k):
-        frames = to_model(b['frames']).unflatten(0, b['frames'].shape[:2])
+        frames = uint8_to_float(b['frames']).unflatten(0, b['frames'].shape[:2])
         with self.accelerator.autocast():
             mouth, sound = self.nets['sync'](frames, b['boxes'], b['wave'], self.batches.around)
         n = len(mouth)

@@ -20,20 +20,20 @@ from ..data.sampling import TalkerWindows
 from ..data.synthetic import SURFACE_HEAD
 from speak.losses import (
     adversarial_loss,
-    backdrop_loss,
-    box_weight,
+    inpainting_loss,
+    box_weight_map,
     discriminator_loss,
     distance,
     flow_loss,
-    label_loss,
+    masked_l1,
     pixel_loss,
-    structural_loss,
+    ssim_loss,
     sync_distance,
     sync_loss,
     total_loss,
 )
 from ..models.discriminator import Discriminator
-from ..models.irfd import IRFD, SHOWN, to_images, to_model
+from ..models.irfd import IRFD, SHOWN, float_to_uint8, uint8_to_float
 from ..models.layers import constant, shrunk
 from ..models.perceptual import Perceptual
 from ..models.talker import Talker
@@ -54,7 +54,7 @@ def export(stage: 'TalkerStage', folder) -> Path:
     with stopping(at_once=False):
         try:
             shutil.rmtree(part, ignore_errors=True)
-            stage.averaged('talker').half().save_pretrained(part)
+            stage.ema_model('talker').half().save_pretrained(part)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(part, folder)
         except OSError as e:
@@ -182,14 +182,14 @@ class TalkerStage(Stage):
 
     def step(self, b, k):
         c, w, (B, T) = self.config, self.config.weights_talker, b['frames'].shape[:2]
-        picture, real = to_model(b['picture'][:, None]), to_model(b['frames'])
+        picture, real = uint8_to_float(b['picture'][:, None]), uint8_to_float(b['frames'])
         gan, paint = self.kind(k)
         for f in self.held:
-            self.bare('talker').encoders[f].eval()  # held means their statistics too
+            self.unwrapped('talker').encoders[f].eval()  # held means their statistics too
         # Step the talker.
         with self.accelerator.autocast():
             fake, flow, read = self.nets['talker'](
-                picture, to_model(b['pose']), to_model(b['emotion']), b['wave'], T, paint
+                picture, uint8_to_float(b['pose']), uint8_to_float(b['emotion']), b['wave'], T, paint
             )
         losses = {}
         if flow is not None:
@@ -198,7 +198,7 @@ class TalkerStage(Stage):
         if paint:
             losses.update(self.painted(fake.float(), real, b))
         if gan:
-            D = self.bare('discriminator').requires_grad_(False)
+            D = self.unwrapped('discriminator').requires_grad_(False)
             x = shrunk(picture, c.size).repeat_interleave(T, 0)
             with self.accelerator.autocast():
                 losses['gan'] = adversarial_loss([l.float() for l in D(x, fake)])
@@ -236,14 +236,14 @@ class TalkerStage(Stage):
         if w('cover') and 'cover' in read:
             losses['cover'] = torch.cat(
                 [
-                    label_loss(read[n].float().flatten(1), b[n].flatten(0, -4).flatten(1))
+                    masked_l1(read[n].float().flatten(1), b[n].flatten(0, -4).flatten(1))
                     for n in ('cover', 'picture_cover')
                 ]
             )
         if w('backdrop') and 'backdrop' in read:
-            losses['backdrop'] = backdrop_loss(
+            losses['backdrop'] = inpainting_loss(
                 read['backdrop'].float().repeat_interleave(T, 0),
-                to_model(b['frames']),
+                uint8_to_float(b['frames']),
                 b['cover'].flatten(0, 1),
                 b['picture_cover'].repeat_interleave(T, 0),
             )
@@ -254,7 +254,7 @@ class TalkerStage(Stage):
         if not self.config.weights_talker.get('articulation'):
             return {}
         true = torch.where(b['sound'][:, None, None], b['articulation'], torch.nan)
-        return dict(articulation=label_loss(read['articulation'].float().flatten(0, -2), true.flatten(0, -2)))
+        return dict(articulation=masked_l1(read['articulation'].float().flatten(0, -2), true.flatten(0, -2)))
 
     def painted(self, fake, real, b) -> dict:  # (BT,3,S,S) each
         "What is asked of painted frames alone: `rec`, `ssim`, `emotion`, `vgg`, and of windows of five and more `sync`."
@@ -263,16 +263,16 @@ class TalkerStage(Stage):
         inside = torch.where(known, c.mouth_weight, 0.0).flatten()
         boxes = b['boxes'].flatten(0, 1)
         weight = torch.where(
-            box_weight(boxes, c.size, 0.0) == 0, inside[:, None, None, None], torch.ones((), device=fake.device)
+            box_weight_map(boxes, c.size, 0.0) == 0, inside[:, None, None, None], torch.ones((), device=fake.device)
         )
         points = b['points'].flatten(0, 1)
         eyes = (
             (torch.cat([points[:, 17:27], points[:, 36:48]], 1) + 1) * c.size / 2
         )  # brows and lids; NaN where unknown weighs nothing more
-        weight = weight * box_weight(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
+        weight = weight * box_weight_map(torch.cat([eyes.amin(1), eyes.amax(1)], 1), c.size, c.eyes_weight)
         losses = dict(rec=pixel_loss(fake, real, weight))
         if c.weights_talker.get('ssim'):
-            losses['ssim'] = structural_loss(fake, real, weight)
+            losses['ssim'] = ssim_loss(fake, real, weight)
         if (
             self.reads is not None
         ):  # eq. 4's question, put to the talker: stage 1's encoder, frozen, must see the expression of the true frame
@@ -307,12 +307,12 @@ class TalkerStage(Stage):
     @torch.no_grad()
     def sample(self, step: int = 0) -> np.ndarray:
         "Rows of the windows' middle frames: identity picture, pose source, emotion source, what came out, what should."
-        net, b = self.averaged('talker'), self.batches[10**6 + 4 * step]  # a multiple of four: windows
+        net, b = self.ema_model('talker'), self.batches[10**6 + 4 * step]  # a multiple of four: windows
         b = {n: v.to(self.accelerator.device) for n, v in b.items()}
         B, T = b['frames'].shape[:2]
-        fake = net(to_model(b['picture'][:, None]), to_model(b['pose']), to_model(b['emotion']), b['wave'], T)[
-            0
-        ].unflatten(0, (B, T))
+        fake = net(
+            uint8_to_float(b['picture'][:, None]), uint8_to_float(b['pose']), uint8_to_float(b['emotion']), b['wave'], T
+        )[0].unflatten(0, (B, T))
         n = min(B, 8)
         rows = [
             shrunk(b['picture'][:n].float(), self.config.size).byte(),
@@ -320,7 +320,7 @@ class TalkerStage(Stage):
             b['emotion'][:n, T // 2],
         ]
         rows = [r.movedim(1, -1).cpu() for r in rows] + [
-            to_images(fake[:n, T // 2]),
+            float_to_uint8(fake[:n, T // 2]),
             b['frames'][:n, T // 2].movedim(1, -1).cpu(),
         ]
         return np.concatenate([np.concatenate(list(r.numpy()), 1) for r in rows], 0)
