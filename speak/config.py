@@ -88,7 +88,7 @@ class Config:
     # options where the paper is silent or contradicts itself; the printed form is always selectable
     stem: str = 'resnet'  # encoders: 'resnet' (printed) or 'fine', without the first pooling
     labels: str = 'landmarks'  # what heads are like: 'landmarks' (fitted) or 'known', exact where the corpus knows, which also knows action units and articulators
-    stills: int = 0  # people of the embedded corpus of whom `data.corpora.SyntheticStills` are rendered, for the labels of stage 1
+    stills: int = 0  # people of the embedded corpus of whom `data.corpora.SyntheticImages` are rendered, for the labels of stage 1
     shapes: int = 1  # heads on which the paint of each of these people is shown, 1: their own
     batch_shaken: int = (
         0  # frames a step of stage 1 of which E_p and E_e learn labels, mirrored and shaken by `data.sampling.shaken`

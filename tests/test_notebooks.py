@@ -77,6 +77,6 @@ def test_clips_without_landmarks_are_scored(clips, tmp_path, corpus, split, base
 def test_videos_in_sub_folders_are_scored(tmp_path):
     case = benchmark.cases(1, 0)[0]
     (tmp_path / 'videos' / 'mine').mkdir(parents=True)
-    write_video(tmp_path / 'videos' / 'mine' / f'{case.name}.mp4', benchmark.exact_answer(case, 64).frames)
+    write_video(tmp_path / 'videos' / 'mine' / f'{case.name}.mp4', benchmark.ground_truth(case, 64).frames)
     said = saved('benchmark', tmp_path, model=str(tmp_path / 'videos'), cases=1, controls=0)
     assert re.search(r'^SSIM +0\.9', said, re.M) and 'no video for: none missing' in said

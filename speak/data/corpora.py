@@ -162,7 +162,7 @@ def clip_labels(
     emotions = np.full(n, EMOTIONS.index(truth.emotion)) if emotions is None else emotions
     return np.concatenate(
         [
-            faces.head_numbers(*synthetic.head_places(truth.pose[:n])),
+            faces.encode_pose(*synthetic.head_places(truth.pose[:n])),
             truth.expression[:n],
             truth.articulation[:n],
             emotions[:, None],

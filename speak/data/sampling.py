@@ -41,7 +41,7 @@ def face_angles(
     landmarks: np.ndarray,  # (N,68,2) pixels
     size: int,  # height and width of the frame
 ) -> np.ndarray:  # (N,6) float32
-    "`data.faces.head_numbers` of heads that are fitted to landmarks."
+    "`data.faces.encode_pose` of heads that are fitted to landmarks."
     angles, scale, eyes = fit_head_pose(landmarks)
     return encode_pose(angles, (eyes + 0.5) / size, scale * 100 / size)
 
@@ -71,7 +71,7 @@ def color_jitter(
 
 def shaken(
     frames: torch.Tensor,  # (N,3,S,S) uint8
-    heads: torch.Tensor,  # (N,6) of `data.faces.head_numbers`
+    heads: torch.Tensor,  # (N,6) of `data.faces.encode_pose`
     actions: torch.Tensor,  # (N,18) action units, NaN where not known
     rng,
 ) -> tuple:  # as they came
@@ -217,7 +217,9 @@ class DrivingSampler:
 class Batches(Dataset):
     "Batch number k of a run is `self[k]`, whoever asks. What kinds of batches differ in is `draw`."
 
-    def __init__(self, cache, config: Config, process: int = 0):  # `cache`: a `FrameCache`, or a `streaming.Stream`
+    def __init__(
+        self, cache, config: Config, process: int = 0
+    ):  # `cache`: a `FrameCache`, or a `streaming.StreamingCache`
         self.source, self.cache, self.config, self.process = cache, cache, config, process
         if isinstance(cache, FrameCache):
             self.show(cache)
@@ -282,14 +284,14 @@ class Batches(Dataset):
     def known(
         self, what, at
     ) -> torch.Tensor:  # (...) -> (...,K), NaN where the corpus does not know or `labels` are to be from landmarks
-        "Columns of `data.corpora.KNOWN` for these frames."
+        "Columns of `data.corpora.LABEL_COLUMNS` for these frames."
         at = np.asarray(at)
         if self.cache.known is not None and self.config.labels == 'known':
             return torch.from_numpy(np.ascontiguousarray(self.cache.known[at][..., LABEL_COLUMNS[what]]))
         return torch.full((*at.shape, LABEL_COLUMNS[what].stop - LABEL_COLUMNS[what].start), torch.nan)
 
     def heads(self, at) -> torch.Tensor:  # (...) -> (...,6)
-        "Six numbers of a head for each of these frames, `data.faces.head_numbers`: exact where known, else fitted to landmarks."
+        "Six numbers of a head for each of these frames, `data.faces.encode_pose`: exact where known, else fitted to landmarks."
         known = self.known('heads', at)
         if known.isfinite().all():
             return known

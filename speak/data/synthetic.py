@@ -2106,7 +2106,7 @@ _DECIMETRE = 0.9055  # of `faces.HEAD_MODEL`, in the corpus's own units
 def head_places(
     pose: np.ndarray,  # (T,6) of `Truth.pose`
 ) -> tuple:  # (T,3) degrees: yaw, pitch, roll; (T,2) place of the middle of the eyes, right and down in fractions of the frame; (T,) frames per decimetre
-    "Where heads are, in the terms of `faces.head_fit` but exact and the same for everybody: a fit to landmarks takes a long face for a nod."
+    "Where heads are, in the terms of `faces.fit_head_pose` but exact and the same for everybody: a fit to landmarks takes a long face for a nod."
     angles, eyes, scale = np.array(pose[:, :3], np.float64), np.empty((len(pose), 2)), np.empty(len(pose))
     for i, (yaw, pitch, roll, size, dx, dy) in enumerate(pose.astype(np.float64)):
         x, y, z = _PIVOT + _rotation(yaw, pitch, roll) @ (_EYES_MIDDLE - _PIVOT)

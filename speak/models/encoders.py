@@ -111,7 +111,7 @@ _RADIANS = tuple(math.radians(a) for a in POSE_SCALE)
 
 
 def head_placement(
-    numbers: Tensor,  # (B,6) of `data.faces.head_numbers`
+    numbers: Tensor,  # (B,6) of `data.faces.encode_pose`
 ) -> tuple:  # rotation (B,3,3), middle of the eyes (B,1,2) in [-1,1], half-frames per decimetre (B,1,1)
     "Six numbers of a head as rotation, place and scale; the rotation is `data.faces.rotation_matrix`."
     yaw, pitch, roll = (numbers[:, :3].clamp(-2, 2) * constant(_RADIANS, numbers.device)).unbind(1)
@@ -135,7 +135,7 @@ def head_placement(
 
 def face_view(
     frames: Tensor,  # (N,3,S,S)
-    heads: Tensor,  # (N,6) of `data.faces.head_numbers`
+    heads: Tensor,  # (N,6) of `data.faces.encode_pose`
     cells: int,  # height and width of the view, pixels
     view: tuple = _VIEW,  # its middle and half its width and height, decimetres from the middle of the eyes
 ) -> Tensor:  # (N,3,cells,cells)
@@ -165,7 +165,7 @@ SHOWN = dict(
 class Correction(nn.Module):
     "What E_p's word on a head lacks, read from what other encoders see of the face from the front, where that word places it."
 
-    UNIT = 0.03  # about E_p's error, of `data.faces.head_numbers`
+    UNIT = 0.03  # about E_p's error, of `data.faces.encode_pose`
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class Talker(nn.Module, PyTorchModelHubMixin, library_name='speak', tags=['talki
         picture: Tensor,  # (B,3,S,S)
         paint: bool = True,  # False: without the maps, which only painting needs
         heads: Tensor
-        | None = None,  # (B,6) where its head is, of `data.faces.head_numbers`, where someone knows better than E_p; NaN where not
+        | None = None,  # (B,6) where its head is, of `data.faces.encode_pose`, where someone knows better than E_p; NaN where not
     ) -> dict:  # 'code' (B,D); with maps also 'shown', the 'head' (B,6) and the maps
         "What is kept of an identity picture; needed once. With maps that is also what the picture shows, see `shown_codes`."
         codes = self.encoders(

@@ -30,7 +30,7 @@ def irfd_losses(
     out: dict,  # of `IRFD.forward`
     frame: torch.Tensor,  # (2B,3,S,S) S, then T, in [-1,1]
     label: torch.Tensor,  # (2B+2K,) emotion or -1, of the frames, of those labelled and of their pictures; the last are left out where pictures are not read
-    angles: torch.Tensor,  # (2B+2K,6) of `data.faces.head_numbers`
+    angles: torch.Tensor,  # (2B+2K,6) of `data.faces.encode_pose`
     actions: torch.Tensor,  # (2B+2K,18) action units, NaN where not known
     points: tuple,  # landmarks (2B+K,68,2) of the frames and of their identity pictures, [-1,1]
     same_identity: torch.Tensor,  # (B,)
@@ -96,7 +96,7 @@ class IrfdStage(Stage):
         c: Config,
         accelerator,
         cache,
-        stills=None,  # cache of `data.corpora.SyntheticStills`, for labels
+        stills=None,  # cache of `data.corpora.SyntheticImages`, for labels
         start_from='',  # a trained talker whose encoders go on from where they are: shipped name, folder or hub id
     ):
         super().__init__(c, accelerator)
