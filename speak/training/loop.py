@@ -75,10 +75,10 @@ class Stage:
                 g['lr'] = torch.tensor(g['lr'], device=self.accelerator.device)  # a number would be recorded as it is
         self.nets[name], self.optimizers[name] = self.accelerator.prepare(net, optimizer)
 
-    def bare(self, name) -> nn.Module:
+    def unwrapped(self, name) -> nn.Module:
         return self.accelerator.unwrap_model(self.nets[name])
 
-    def averaged(self, name) -> nn.Module:
+    def ema_model(self, name) -> nn.Module:
         "A copy of a network with its averaged weights, for samples and for what comes after."
         import copy
 
