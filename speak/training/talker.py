@@ -120,14 +120,11 @@ class TalkerStage(Stage):
             first = IRFD(c)
             first.load_state_dict(averaged_weights(irfd, 'irfd', c))
             talker.encoders.load_state_dict(first.encoders.state_dict())
-            if start_from:
-                talker.actions.load_state_dict(first.actions.state_dict())
-            elif c.generator_init == 'irfd':
+            if not start_from and c.generator_init == 'irfd':
                 talker.generator.load_state_dict(first.generator.state_dict())
                 for block in talker.generator.blocks:
                     block.calm(1.0)  # F is new: what G_d's latent asked for is not what it says
                 talker.mlp.load_state_dict(facial_mlp(first, c))
-                talker.actions.load_state_dict(first.actions.state_dict())
         self.held = [f for f in FACTORS if f in c.held or not c.lr_encoders_talker]
         for f in self.held:
             talker.encoders[f].requires_grad_(False)
