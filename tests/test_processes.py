@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speak.data.corpora import SyntheticCorpus
 from speak.data.media import write_audio, write_video
+from speak.synthetic.dataset import SyntheticCorpus
 from speak.training.loop import read_log
 
 REPO = Path(__file__).parents[1]
 
 
 def start(tmp_path, *parameters):  # what the processes said
-    notebook = f"{sys.executable} -m papermill --cwd nbs nbs/train.ipynb {tmp_path}/train.$RANK.ipynb -p preset nano -p run_dir {tmp_path / 'run'} {' '.join(parameters)} --log-output"
+    notebook = (
+        f"{sys.executable} -m papermill --cwd nbs nbs/train.ipynb {tmp_path}/train.$RANK.ipynb -p preset nano "
+        f"-p run_dir {tmp_path / 'run'} {' '.join(parameters)} --log-output"
+    )
     env = dict(os.environ, ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1')
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--no-python', 'bash', '-c', notebook],
@@ -73,15 +76,15 @@ def test_two_processes_stream_shards(tmp_path):
             with tarfile.open(data / 'shards' / f'train-{a // 4:06d}.tar', 'w') as tar:
                 for i in range(a, a + 4):
                     clip, c = corpus.load(i, 32), corpus.clips[i]
-                    write_video(tmp_path / 'a.mp4', clip['frames'])
-                    write_audio(tmp_path / 'a.wav', clip['wave'])
-                    np.savez(tmp_path / 'a.npz', landmarks=clip['landmarks'])
+                    write_video(tmp_path / 'a.mp4', clip.frames)
+                    write_audio(tmp_path / 'a.wav', clip.wave)
+                    np.savez(tmp_path / 'a.npz', landmarks=clip.landmarks)
                     if i == 5:
                         os.truncate(tmp_path / 'a.mp4', 3000)
                     for ending in 'mp4', 'wav', 'npz':
                         tar.add(tmp_path / f'a.{ending}', f'{c.name}.{ending}')
                     table.writerow(
-                        [c.name, c.identity, c.emotion, 'train', len(clip['frames']) / 30, f'train-{a // 4:06d}']
+                        [c.name, c.identity, c.emotion, 'train', len(clip.frames) / 30, f'train-{a // 4:06d}']
                     )
     said = train(
         tmp_path, '-p', 'data', str(data), '-p', 'frames', 'stream', '-y', '"settings: {workers: 2, steps_irfd: 24}"'
