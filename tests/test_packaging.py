@@ -6,8 +6,7 @@ import re
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import packages_distributions
-from pathlib import Path
+from importlib.metadata import distribution, packages_distributions
 
 import pytest
 import yaml
@@ -22,8 +21,10 @@ def settings() -> dict:
     return config['DEFAULT']
 
 
-project = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf8'))['project']
+pyproject = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf8'))
+project = pyproject['project']
 runtime, dev = project['dependencies'], project['optional-dependencies']['dev']
+lock_only, left_out = pyproject['dependency-groups']['lock'], set(pyproject['tool']['uv']['exclude-dependencies'])
 
 
 def locked(text: str) -> list[tuple[Requirement, int]]:
@@ -33,6 +34,10 @@ def locked(text: str) -> list[tuple[Requirement, int]]:
         for entry in re.split(r'\n(?=\S)', re.sub(r'^#.*\n', '', text, flags=re.M))
         if entry.strip()
     ]
+
+
+def version_of(entry: Requirement) -> str:
+    return next(iter(entry.specifier)).version
 
 
 lock = locked((ROOT / 'requirements.lock').read_text(encoding='utf8'))
@@ -47,15 +52,15 @@ def test_pyproject_agrees_with_settings():
     assert project['requires-python'] == f'>={s["min_python"]}'
 
 
-@pytest.mark.parametrize('requirement', runtime + dev)
+@pytest.mark.parametrize('requirement', runtime + dev + lock_only)
 def test_requirement_is_bounded_and_locked(requirement):
     r = Requirement(requirement)
     assert any(s.operator in ('<', '==') for s in r.specifier), f'{r} has no upper bound'
-    found = [l for l, _ in lock if canonicalize_name(l.name) == canonicalize_name(r.name)]
+    found = [entry for entry, _ in lock if canonicalize_name(entry.name) == canonicalize_name(r.name)]
     assert found, f'{r} is not in requirements.lock: run `make lock`'
-    for l in found:
-        assert r.specifier.contains(next(iter(l.specifier)).version), (
-            f'requirements.lock has {l}, pyproject.toml asks for {r}: run `make lock`'
+    for entry in found:
+        assert r.specifier.contains(version_of(entry)), (
+            f'requirements.lock has {entry}, pyproject.toml asks for {r}: run `make lock`'
         )
 
 
@@ -64,6 +69,38 @@ def test_lock_is_exact_and_hashed():
         assert [s.operator for s in r.specifier] == ['=='] and hashes, (
             f'{r} in requirements.lock has no exact version or no hash'
         )
+
+
+def test_lock_has_all_that_its_packages_ask_for():
+    "It is installed with --no-deps, so pip looks for nothing that is missing."
+    here = {canonicalize_name(e.name): version_of(e) for e, _ in lock if not e.marker or e.marker.evaluate()}
+    todo, seen, missing = [Requirement(r) for r in runtime + dev + lock_only], set(), []
+    while todo:
+        r = todo.pop()
+        name = canonicalize_name(r.name)
+        if str(r) in seen or name in left_out:
+            continue
+        seen.add(str(r))
+        if name not in here or not r.specifier.contains(here[name], prereleases=True):
+            missing.append(f'{r} (locked: {here.get(name)})')
+            continue
+        for needed in map(Requirement, distribution(r.name).requires or []):
+            if not needed.marker or any(needed.marker.evaluate(dict(extra=extra)) for extra in ('', *r.extras)):
+                todo.append(needed)
+    assert not missing, f'requirements.lock misses {", ".join(missing)}: run `make lock`'
+
+
+def test_lock_has_one_cv2():
+    "Each package opencv-... has the folder cv2: a second one replaces files of the first."
+    names = {canonicalize_name(entry.name) for entry, _ in lock}
+    assert {n for n in names if n.startswith('opencv-')} == {Requirement(r).name for r in lock_only}
+    assert left_out == {'opencv-python', 'opencv-contrib-python'}
+
+
+def test_locked_versions_import_together():
+    "In a process of its own: torchaudio refuses a torch that it was not built for."
+    packages = 'torch, torchvision, torchaudio, piq, seaborn, cv2, face_alignment, syncnet_python'
+    run('python', '-c', f'import {packages}; cv2.resize, cv2.VideoCapture', cwd=ROOT)
 
 
 def test_lock_names_no_place():
@@ -100,6 +137,8 @@ def test_conda_environment_agrees():
     deps = yaml.safe_load((ROOT / 'environment.yml').read_text(encoding='utf8'))['dependencies']
     assert f'python={settings()["min_python"]}' in deps
     assert [d['pip'] for d in deps if isinstance(d, dict)] == [['-r requirements.lock']]
+    command = (ROOT / 'environment.yml').read_text(encoding='utf8').splitlines()[0]
+    assert 'PIP_NO_DEPS=1 conda env create -f environment.yml' in command  # pip cannot be asked for it in the file
 
 
 def test_wheel_holds_code_weights_and_command(tree):
