@@ -20,7 +20,8 @@ from pathlib import Path
 
 from . import __version__
 from .config import FPS
-from .data.media import check_output, probe
+from .data.files import check_output
+from .data.media import probe
 from .errors import SpeakError
 from .stopping import stopping
 

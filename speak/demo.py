@@ -18,18 +18,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .config import FPS, SAMPLE_RATE
-from speak.data.media import (
-    VideoWriter,
-    part_file,
-    picture_tags,
-    pingpong,
-    pingpong_index,
-    read_image,
-    video_frames,
-    write_audio,
-    write_image,
-    write_video,
-)
+from .data.audio import write_audio
+from .data.files import atomic_file
+from .data.images import image_tags, read_image, write_image
+from .data.video import pingpong, pingpong_index, video_frames
+from .data.video_writer import VideoWriter, write_video
 from .data.speech import sentence
 from .data.synthetic import Factors, Truth, recombine, render, truth
 from .errors import SpeakError
@@ -225,7 +218,7 @@ def write_demo_gif(out: Path, files: DemoFiles, result: Path, T: int, side: int 
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 6)])).quantize(128)
     first, *rest = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     comment = mark('demonstration')['comment'].encode()
-    with part_file(out, '.gif') as part:
+    with atomic_file(out, '.gif') as part:
         first.save(
             part, format='gif', save_all=True, append_images=rest, duration=1000 * every // FPS, loop=0, comment=comment
         )
@@ -306,7 +299,7 @@ def check_demo_folder(folder: Path) -> None:
     "`SpeakError` if the folder holds files of the demo's names that no demo wrote."
     theirs = [name for name in DEMO_FILES if (folder / name).exists()]
     picture = folder / 'identity.png'
-    if theirs and not (picture.is_file() and is_marked(picture_tags(picture))):
+    if theirs and not (picture.is_file() and is_marked(image_tags(picture))):
         raise SpeakError(
             f"{folder} holds {theirs[0]}, which no demo wrote and this one would replace: give another folder."
         )

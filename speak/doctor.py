@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import __version__
-from .data.media import MediaInfo, kind_of, picture_tags, probe, read_image
+from .data.images import image_tags, media_kind, read_image
+from .data.media import MediaInfo, probe
 
 # %% ../nbs/doctor.ipynb #4b12ed18
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def vgg19_file() -> PretrainedFile:
 
 def face_alignment_files() -> list[PretrainedFile]:
     "Face detector and landmarks."
-    from speak.data.faces import FACE_ALIGNMENT_WEIGHTS
+    from speak.data.landmarks import FACE_ALIGNMENT_WEIGHTS
 
     without = 'all but landmarks of your own clips: prepared clips bring theirs, the embedded corpus knows its own'
     return [
@@ -173,8 +174,8 @@ def describe_file(path: str | Path) -> str:
     "What a media file holds, and whether this package marked it as generated: two lines."
     from speak.pipeline import is_marked
 
-    tags = picture_tags(path)
-    if kind_of(path) == 'picture':
+    tags = image_tags(path)
+    if media_kind(path) == 'picture':
         what = describe_picture(path, tags['format'])
     else:
         info = probe(path)

@@ -33,9 +33,7 @@ def build_encoders(c: Config) -> Encoders:
     sizes = m.encoder_block, m.encoder_depths, m.encoder_width, m.code_dim, m.encoder_norm, m.pool_size
     if m.generator == 'paper':
         return Encoders(*sizes)
-    return FrontalizingEncoders(
-        *sizes, c.data.image_size, pose_flip_tta=m.pose_flip_tta, pose_refiner=m.pose_refiner
-    )
+    return FrontalizingEncoders(*sizes, c.data.image_size, pose_flip_tta=m.pose_flip_tta, pose_refiner=m.pose_refiner)
 
 
 def build_renderer(c: Config) -> Renderer:

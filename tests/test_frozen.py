@@ -31,7 +31,7 @@ def painted() -> np.ndarray:
 
 def shapes() -> dict:
     "Names and sizes of the shipped weights"
-    from speak.pipeline import DEFAULT_WEIGHTS, find_weights, load_talker
+    from speak.weights import DEFAULT_WEIGHTS, find_weights, load_talker
 
     return {k: list(v.shape) for k, v in load_talker(*find_weights(DEFAULT_WEIGHTS)).state_dict().items()}
 
@@ -39,39 +39,26 @@ def shapes() -> dict:
 def losses(folder) -> dict:
     "The logged losses of a few steps of each stage, by the recipe of the shipped weights on a small corpus"
     from speak.config import configure
-    from speak.data.corpora import FrameCache, SyntheticCorpus, open_stills
+    from speak.data.cache import FrameCache
+    from speak.synthetic.dataset import SyntheticCorpus, SyntheticImages
     from speak.training.irfd import IrfdStage
     from speak.training.loop import make_accelerator, read_log, run_stage
     from speak.training.sync import SyncStage
     from speak.training.talker import TalkerStage
 
     c = configure(
-        'tiny',
-        clips=6,
-        brief=6,
-        stills=4,
-        shapes=2,
-        batch_sync=4,
-        batch_irfd=2,
-        batch_talker=2,
-        batch_singles=4,
-        batch_labels=4,
-        batch_shaken=4,
-        steps_sync=3,
-        steps_labels=3,
-        steps_irfd=6,
-        steps_talker=9,
-        paint_from=0.3,
-        gan_from=0.7,
-    )
-    acc = make_accelerator(c)
-    cache = FrameCache.build(
-        SyntheticCorpus(c.clips, longest=c.clip_frames, brief=c.brief), folder, c.size, jobs=1, progress=False
-    )
-    stills = open_stills(c, 'synthetic', folder, False)
+        'tiny', n_clips=6, n_short_clips=6, n_still_identities=4, shapes_per_identity=2, batch_sync=4, batch_irfd=2,
+        batch_talker=2, batch_single_frames=4, batch_supervised=4, batch_augmented=4, steps_sync=3, steps_supervised=3,
+        steps_irfd=6, steps_talker=9, flow_only_fraction=0.3, gan_start_fraction=0.7,
+    )  # fmt: skip
+    acc, size, data = make_accelerator(c), c.data.image_size, c.data
+    clips = SyntheticCorpus(data.n_clips, max_frames=data.max_clip_frames, n_short_clips=data.n_short_clips)
+    cache = FrameCache.build(clips, folder, size, jobs=1, progress=False)
+    stills = SyntheticImages(data.n_still_identities, shapes_per_identity=data.shapes_per_identity)
+    images = FrameCache.build(stills, folder, size, progress=False)
     make = dict(
         sync=lambda: SyncStage(c, acc, cache),
-        irfd=lambda: IrfdStage(c, acc, cache, stills),
+        irfd=lambda: IrfdStage(c, acc, cache, images),
         talker=lambda: TalkerStage(c, acc, cache, folder / 'irfd.safetensors', folder / 'sync.safetensors'),
     )
     for stage in make.values():

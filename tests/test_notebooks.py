@@ -9,7 +9,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from speak.data.media import write_video
+from speak.data.video_writer import write_video
 from speak.data.prepare import prepare
 from speak.data.readers import make_fixture_corpus
 from speak.evaluation import benchmark

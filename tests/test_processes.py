@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speak.data.media import write_audio, write_video
+from speak.data.audio import write_audio
+from speak.data.video_writer import write_video
 from speak.synthetic.dataset import SyntheticCorpus
 from speak.training.loop import read_log
 

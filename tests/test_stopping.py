@@ -13,7 +13,9 @@ import pytest
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from speak.data.media import write_audio, write_image, write_video
+from speak.data.audio import write_audio
+from speak.data.images import write_image
+from speak.data.video_writer import write_video
 from speak.data.synthetic import Factors, render, truth
 from speak.training.checkpoint import load_tensors
 

@@ -9,7 +9,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from speak.data.media import read_video, write_audio, write_image
+from speak.data.audio import write_audio
+from speak.data.images import write_image
+from speak.data.video import read_video
 from speak.data.synthetic import Factors, render, truth
 
 

@@ -19,9 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
-from . import faces
+from .head_crop import Square, apply_crop
+from .landmarks import eye_opening
 from .clips import ClipArrays, ClipInfo
-from .media import SpeechLevel, probe, read_audio, video_frames
+from .audio import read_audio
+from .loudness import SpeechLevel
+from .media import probe
+from .video import video_frames
 from ..labels import EMOTIONS
 
 # %% ../../nbs/data/folder.ipynb #efe408eb
@@ -121,20 +125,20 @@ def _read_frames(
     size: int,
     first: int,  # frame at 30 a second
     max_frames: int,  # 0 for all to the end
-) -> tuple[np.ndarray, faces.Square]:  # (n,S,S,3) uint8, and the square of the file's pixels that they show
+) -> tuple[np.ndarray, Square]:  # (n,S,S,3) uint8, and the square of the file's pixels that they show
     "Frames padded to a square, never stretched, at size x size pixels. One large frame is in memory at a time."
     end_s, small = (first + max_frames) / FPS if max_frames else None, []
     for frame in video_frames(path, start_s=first / FPS, end_s=end_s):
         H, W = frame.shape[:2]
         side = max(H, W)
-        square = faces.Square((W - side) // 2, (H - side) // 2, side)
-        small.append(faces.apply_crop(frame, square, size))
+        square = Square((W - side) // 2, (H - side) // 2, side)
+        small.append(apply_crop(frame, square, size))
     return np.stack(small), square
 
 # %% ../../nbs/data/folder.ipynb #a5db720c
 def _eye_closure(points: np.ndarray) -> np.ndarray:  # (T,68,2) -> (T,) 0 open to 1 shut, 0 where unknown
     "How far lids are closed beside the widest that eyes open, their 90th percentile."
-    opening = faces.eye_opening(points)
+    opening = eye_opening(points)
     widest = np.nanpercentile(opening, 90) if np.isfinite(opening).any() else 1.0
     return np.nan_to_num(np.clip(1 - opening / max(widest, 1e-6), 0, 1))
 

@@ -21,8 +21,11 @@ from PIL import Image
 
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
 from ..data import synthetic
-from ..data.faces import interocular, mouth_opening
-from ..data.media import VideoWriter, pingpong_index, read_video, write_audio, write_image, write_video
+from ..data.landmarks import interocular, mouth_opening
+from ..data.audio import write_audio
+from ..data.images import write_image
+from ..data.video import pingpong_index, read_video
+from ..data.video_writer import VideoWriter, write_video
 from ..data.readers import VIDEOS
 from ..data.synthetic import Clip, Factors, factors_for, recombine, render
 from .metrics import make_metric

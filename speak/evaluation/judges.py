@@ -30,11 +30,12 @@ from torchvision.models.resnet import BasicBlock
 from ..config import EMOTIONS, FPS, Config, SpeakError, nearest
 from ..data import synthetic
 from ..data.corpora import LANDMARKS_HOW, FrameCache, SyntheticCorpus
-from ..data.faces import POSE_SCALE, HEAD_MODEL, head_pose, interocular, mouth_box, mouth_opening
+from ..data.head_pose import HEAD_MODEL, POSE_SCALE, head_pose
+from ..data.landmarks import interocular, mouth_box, mouth_opening
 from ..data.sampling import MOUTH_SCALE, Batches, color_jitter
 from .metrics import SyncOffset
 from ..models.irfd import uint8_to_float
-from ..models.syncnet import SyncNet, crop_mouth
+from ..paper.syncnet import SyncNet, crop_mouth
 from ..progress import progress_bar
 from ..stopping import deaf_helpers, stopping
 from ..training.loop import Stage

@@ -20,7 +20,8 @@ from skimage.metrics import mean_squared_error, structural_similarity
 from torch.nn.functional import pairwise_distance
 
 from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError, nearest
-from ..data.faces import head_pose, interocular
+from ..data.head_pose import head_pose
+from ..data.landmarks import interocular
 
 # %% ../../nbs/evaluation/metrics.ipynb #bbf6a2e3
 @dataclass(frozen=True)

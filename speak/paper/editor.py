@@ -11,7 +11,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.layers import AdaIN
+from .layers import AdaIN
 
 # %% ../../nbs/paper/editor.ipynb #e6fe6b62
 class EditBlock(nn.Module):

@@ -1855,14 +1855,14 @@ def _weights(tracks, open_bias):  # (T,K) weights of the fields, (T,) zip
 _SEEN = 0.04  # depth by which a spot may lie behind what its pixel shows
 _PIVOT = np.array([0.0, -0.50, -0.12])
 _EYES_MIDDLE = np.array([0.0, -0.02, 0.66])  # of the average head
-_TIPPED = 4.4  # degrees by which `faces.HEAD_MODEL` sees the average head nod when it holds still
-_DECIMETRE = 0.9055  # of `faces.HEAD_MODEL`, in the corpus's own units
+_TIPPED = 4.4  # degrees by which `head_pose.HEAD_MODEL` sees the average head nod when it holds still
+_DECIMETRE = 0.9055  # of `head_pose.HEAD_MODEL`, in the corpus's own units
 
 
 def pose_from_tracks(
     pose: np.ndarray,  # (T,6) of `ClipTracks.pose`
 ) -> HeadPose:
-    "Where heads are, in the terms of `faces.fit_head_pose` but exact and the same for everybody: a fit to landmarks takes a long face for a nod."
+    "Where heads are, in the terms of `head_pose.fit_head_pose` but exact and the same for everybody: a fit to landmarks takes a long face for a nod."
     angles, eyes, scale = np.array(pose[:, :3], np.float64), np.empty((len(pose), 2)), np.empty(len(pose))
     for i, (yaw, pitch, roll, size, dx, dy) in enumerate(pose.astype(np.float64)):
         x, y, z = _PIVOT + _rotation(yaw, pitch, roll) @ (_EYES_MIDDLE - _PIVOT)

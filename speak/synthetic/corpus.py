@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..data.media import pingpong_index
+from ..data.video import pingpong_index
 from ..labels import EMOTIONS
 from .motion import expression_track, pose_track, seeded_rng
 from .speech import SENTENCE_SPLITS, VOICES, articulation, sentence, speak_text

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
-from ..data import faces
+from ..data.head_pose import encode_pose, fit_head_pose
 from ..data.clips import ClipArrays, ClipInfo
 from ..labels import EMOTIONS
 from speak.synthetic.corpus import (
@@ -39,7 +39,7 @@ def clip_labels(
     rows = slice(frames.start, frames.stop)
     if emotions is None:
         emotions = np.full(len(frames), EMOTIONS.index(tracks.emotion))
-    head_pose = faces.encode_pose(*pose_from_tracks(tracks.pose[rows]))
+    head_pose = encode_pose(*pose_from_tracks(tracks.pose[rows]))
     columns = [head_pose, tracks.expression[rows], tracks.articulation[rows], emotions[:, None]]
     return np.concatenate(columns, 1).astype(np.float32)
 

@@ -19,8 +19,9 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from ..config import Config, SpeakError
-from ..data.sampling import loader
+from ..config import Config
+from ..data.batches import load_batches
+from ..errors import SpeakError
 from ..progress import progress_bar
 from ..stopping import stopping
 from .checkpoint import EMA, load_tensors, save_tensors
@@ -29,10 +30,10 @@ from .checkpoint import EMA, load_tensors, save_tensors
 def make_accelerator(c: Config) -> Accelerator:
     "Device, precision and processes; `accelerate launch` decides how many."
     known = AcceleratorState._shared_state.get('_mixed_precision')
-    if known not in (None, c.precision):
+    if known not in (None, c.optim.precision):
         AcceleratorState._reset_state()  # Accelerate fixes precision per process; a notebook's kernel outlives a preset
     return Accelerator(
-        mixed_precision=c.precision,
+        mixed_precision=c.optim.precision,
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),  # a step may train a part only
             InitProcessGroupKwargs(timeout=timedelta(hours=24)),
@@ -41,9 +42,9 @@ def make_accelerator(c: Config) -> Accelerator:
 
 
 class Stage:
-    """What a stage of training has: `name`, `nets` {name: module}, `optimizers` {name: optimizer}, `batches` (a `data.sampling.Batches`), `steps`;
+    """What a stage of training has: `name`, `nets` {name: module}, `optimizers` {name: optimizer}, `batches` (a `data.batches.Batches`), `steps`;
     and `step(batch, k)`, which trains and returns {loss: scalar tensor} of those that it formed, and `sample()`, which returns a picture (H,W,3) uint8 made with the averaged weights.
-    Steps of one `kind` with batches of the same shapes do the same work: on a GPU they are recorded once, see `CudaGraphStep`, and nothing in `step` may then depend on a tensor's value or send one from the CPU."""
+    Steps of one `graph_key` with batches of the same shapes do the same work: on a GPU they are recorded once, see `CudaGraphStep`, and nothing in `step` may then depend on a tensor's value or send one from the CPU."""
 
     name: str
     steps: int
@@ -54,7 +55,7 @@ class Stage:
         self.latest = {}  # each loss as it last was
         self.replays = accelerator.device.type == 'cuda' and accelerator.num_processes == 1
 
-    def kind(self, k: int):  # of step k; anything that compares
+    def graph_key(self, k: int):  # of step k; anything that compares
         "Steps of the same kind do the same work."
         return ''
 
@@ -62,10 +63,10 @@ class Stage:
         "Register a network, its Adam (the paper's optimizer) and its moving average."
         net = net.to(self.accelerator.device, memory_format=torch.channels_last)
         if average:
-            self.emas[name] = EMA(net, self.config.ema_halflife)
+            self.emas[name] = EMA(net, self.config.optim.ema_halflife)
         optimizer = torch.optim.Adam(
             groups or [p for p in net.parameters() if p.requires_grad],
-            lr=self.config.lr,
+            lr=self.config.optim.lr,
             betas=betas,
             capturable=self.replays,
         )
@@ -172,7 +173,7 @@ class CudaGraphStep:
         self.stage, self.seen, self.graphs, self.stream = stage, {}, {}, torch.cuda.Stream()
 
     def __call__(self, batch: dict, k: int) -> dict:  # as `Stage.step`
-        kind = (self.stage.kind(k), *((n, *v.shape) for n, v in batch.items()))
+        kind = (self.stage.graph_key(k), *((n, *v.shape) for n, v in batch.items()))
         self.seen[kind] = self.seen.get(kind, 0) + 1
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -255,7 +256,7 @@ def run_stage(
     step = CudaGraphStep(stage) if stage.replays else stage.step
     sums, count, waited = {}, 0, 0.0
     asked = logged = time.monotonic()
-    batches = loader(stage.batches, first, stage.steps)
+    batches = load_batches(stage.batches, first, stage.steps)
     with stopping(at_once=False) as stop, closing(batches):  # a signal ends the loop where the step at hand ends
         bar = progress_bar(
             range(first, stage.steps), stage.name, stage.steps, first, disable=not (progress and acc.is_main_process)
@@ -301,7 +302,7 @@ def run_stage(
                         dict(step=k + 1, seconds=round(before + now - start, 1), waiting=round(share, 3), **means)
                     )  # share of the time in which there was no batch
                 bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
-            if time.monotonic() - saved > c.checkpoint_every_s and k + 1 < stage.steps:
+            if time.monotonic() - saved > c.optim.checkpoint_interval_s and k + 1 < stage.steps:
                 save(k + 1)
                 saved = time.monotonic()
             stage.at, asked = k + 1, time.monotonic()

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..data.faces import FLIP_SIGNS
+from ..data.head_pose import FLIP_SIGNS
 from ..paper.encoders import FACTORS, Codes, Encoders
 from ..paper.layers import device_constant
 from .geometry import frontalize, pose_to_camera

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.faces import POSE_SCALE
+from ..data.head_pose import POSE_SCALE
 from ..paper.layers import device_constant, upsample
 
 # %% ../../nbs/warp/geometry.ipynb #4fae303e
@@ -59,7 +59,7 @@ class HeadCamera(NamedTuple):
 
 
 def pose_to_camera(head_pose: Tensor) -> HeadCamera:  # (B,6)
-    "Rotation, place and scale of a pose vector. The rotation is that of `data.faces.rotation_matrix`."
+    "Rotation, place and scale of a pose vector. The rotation is that of `data.head_pose.rotation_matrix`."
     with torch.autocast(head_pose.device.type, enabled=False):  # half precision would round by a quarter of a pixel
         pose = head_pose.float()
         yaw, pitch, roll = (pose[:, :3].clamp(-2, 2) * device_constant(_RADIANS, pose.device)).unbind(1)

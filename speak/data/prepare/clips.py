@@ -14,8 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import FPS, SAMPLE_RATE, SpeakError
-from ..faces import Square, apply_crop, fit_head_pose
-from ..media import SILENT, probe, read_audio, video_frames
+from ..head_crop import Square, apply_crop
+from ..head_pose import fit_head_pose
+from ..audio import read_audio
+from ..decoding import SILENCE_PEAK
+from ..media import probe
+from ..video import video_frames
 from .head_boxes import face_alignment_model, head_square
 from .head_finder import HeadFinder, head_finder
 from .prepare_config import PrepareConfig
@@ -30,13 +34,13 @@ def clip_sound(
     recording: Recording,
     first: int,  # frame of the recording at which the clip begins
     T: int,  # its frames
-    track: int | None = None,  # number of the sound track, from 1; None: as `media.choose_track` says
+    track: int | None = None,  # number of the sound track, from 1; None: as `decoding.choose_track` says
 ) -> tuple[np.ndarray, int]:  # (round(T/30*16000),) float32, and the clip's frames, which may have become fewer
     "The sound of a clip. `SpeakError` if there is none, or only silence."
     path = recording.audio or recording.video
     begin = first / FPS + (0.0 if recording.audio else recording.start_s or 0.0)
     wave = read_audio(path, start_s=begin, end_s=begin + T / FPS, track=track)
-    if np.abs(wave).max(initial=0) < SILENT:
+    if np.abs(wave).max(initial=0) < SILENCE_PEAK:
         raise SpeakError(
             f'{path} is silent from {begin:.1f} to {begin + T / FPS:.1f} s: another recording would be right.'
         )

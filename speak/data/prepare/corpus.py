@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ...config import FPS, SpeakError, nearest
-from ..media import is_same_file, part_file
+from ..files import atomic_file, is_same_file
 from .corpus_files import Problem
 from .head_boxes import face_alignment_model
 from .parallel import parallel_map
@@ -122,7 +122,7 @@ def _remove_unfinished(out: Path):
 
 # %% ../../../nbs/data/prepare/corpus.ipynb #67a3b1af
 def _write_table(path: Path, columns: tuple, rows: list[dict]):
-    with part_file(path, '.csv') as part, open(part, 'w', newline='', encoding='utf8', errors='surrogateescape') as f:
+    with atomic_file(path, '.csv') as part, open(part, 'w', newline='', encoding='utf8', errors='surrogateescape') as f:
         out = csv.DictWriter(f, columns, lineterminator='\n')
         out.writeheader()
         out.writerows(rows)

@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ...config import FPS, SpeakError
-from ..faces import apply_crop
-from ..media import probe, read_audio, video_frames
+from ..head_crop import apply_crop
+from ..audio import read_audio
+from ..media import probe
+from ..video import video_frames
 from .clips import part_square
 from .head_boxes import face_alignment_model, head_square, skimage_heads
 from .prepare_config import PrepareConfig

@@ -16,7 +16,8 @@ import numpy as np
 
 from ...config import EMOTIONS, FPS, SAMPLE_RATE
 from .. import synthetic
-from ..media import write_audio, write_video
+from ..audio import write_audio
+from ..video_writer import write_video
 
 # %% ../../../nbs/data/prepare/fixture_media.ipynb #ef52a229
 PICTURE_HEIGHT = 128  # of a fixture's picture, pixels

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ...config import EMOTIONS, FPS, SpeakError, nearest
-from ..media import read_audio
+from ..audio import read_audio
 from .corpus_files import Problem
 from .cremad import CREMAD_EMOTIONS
 from speak.data.prepare.fixture_media import (

@@ -17,15 +17,9 @@ import numpy as np
 import torch
 
 from ...config import SpeakError, nearest
-from speak.data.faces import (
-    Box,
-    Square,
-    already_cropped,
-    detect_faces,
-    fit_head_pose,
-    rotation_matrix,
-    working_copy,
-)
+from ..faces import Box, detect_faces, search_copy
+from ..head_crop import Square, already_cropped
+from ..head_pose import fit_head_pose, rotation_matrix
 
 # %% ../../../nbs/data/prepare/head_boxes.ipynb #de744b64
 HEAD_BOX_RATIO = 4 / 3  # side of the head box over that of scikit-image's face box: 4/3 x 1.2 = 1.6, as `crop_square`
@@ -104,7 +98,7 @@ class FaceAlignment:
         picture: np.ndarray,  # uint8 (H,W,3) RGB
     ) -> list[Box]:  # largest first
         "Head boxes of the faces that fill at least an eighth of the shorter side."
-        small, scale = working_copy(picture)
+        small, scale = search_copy(picture)
         boxes = self.model.face_detector.detect_from_image(small)
         found = [Box(*(float(v) * scale for v in b[:4]), float(b[4])) for b in boxes]
         return sorted((b for b in found if b.bottom - b.top >= min(picture.shape[:2]) / 8), key=lambda b: -b.width)

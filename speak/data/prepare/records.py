@@ -18,8 +18,11 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ...config import FPS
-from ..faces import fit_head_pose
-from ..media import VideoWriter, part_file, track_note, write_audio
+from ..head_pose import fit_head_pose
+from ..audio import write_audio
+from ..decoding import track_note
+from ..files import atomic_file
+from ..video_writer import VideoWriter
 from .clips import PreparedClip, extract_clips
 from .prepare_config import PrepareConfig
 from .recordings import Recording
@@ -71,7 +74,7 @@ def record_key(recording: Recording, config: PrepareConfig, root: str | Path) ->
 def write_json(path: Path, what: dict):
     "A JSON file, whole or not at all."
     text = json.dumps(what, indent=1, ensure_ascii=False) + '\n'
-    with part_file(path, '.json') as part:
+    with atomic_file(path, '.json') as part:
         part.write_text(text, encoding='utf8', errors='surrogateescape')
 
 
@@ -123,7 +126,7 @@ def write_clip(
     write_pictures(folder / 'video' / f'{name}.mp4', clip.pictures(), clip.size)
     if clip.wave is not None:
         write_audio(folder / 'audio' / f'{name}.wav', clip.wave)
-    with part_file(folder / 'landmarks' / f'{name}.npz', '.npz') as part, open(part, 'wb') as f:
+    with atomic_file(folder / 'landmarks' / f'{name}.npz', '.npz') as part, open(part, 'wb') as f:
         np.savez_compressed(
             f,
             landmarks=clip.landmarks,

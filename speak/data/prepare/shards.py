@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..media import part_file
+from ..files import atomic_file
 from .parallel import parallel_map
 from .prepare_config import PrepareConfig
 from .recordings import Recording
@@ -56,7 +56,7 @@ def write_shard(
     rows: list[dict],  # of `clips.csv`, in the order wished for
 ):
     "A tar of clips, whole or not at all; the same bytes for the same clips."
-    with part_file(path, '.tar') as part, tarfile.open(part, 'w') as tar:
+    with atomic_file(path, '.tar') as part, tarfile.open(part, 'w') as tar:
         for row in rows:
             files = {'.json': json.dumps(row, ensure_ascii=False).encode()}
             for place, suffix in SUFFIXES.items():
