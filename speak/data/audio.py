@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['raw_audio_chunks', 'audio_chunks', 'read_audio', 'Soundtrack', 'open_soundtrack', 'check_wave', 'write_audio']
 
-# %% ../../nbs/data/audio.ipynb #a6444369
+# %% ../../nbs/data/audio.ipynb #da18d701
 import contextlib
 import wave as wavelib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from .downmix import downmix
 from .files import FilePath, atomic_file
 from .media import probe
 
-# %% ../../nbs/data/audio.ipynb #58b91055
+# %% ../../nbs/data/audio.ipynb #fa7be1df
 def _resampler(rate, channels):
     return av.AudioResampler('fltp', ('mono', 'stereo')[channels - 1], rate)
 
@@ -50,7 +50,7 @@ class _OneRate:
             self.other, self.resampler = rate, _resampler(self.rate, self.channels)
         return np.concatenate([np.zeros((self.channels, 0), np.float32), *_resample(self.resampler, x, rate)], 1)
 
-# %% ../../nbs/data/audio.ipynb #e5771e61
+# %% ../../nbs/data/audio.ipynb #1e66757e
 def _stop_sample(stream, zero, rate, start, end):
     "Index of the sample, counted from `zero` s on the file's clock, at which the sound ends"
     stop = 1 << 62
@@ -64,7 +64,7 @@ def _contiguous(path, start, end, track=None, channels=1):
     first = first_frame(path, 'video') or first_frame(path, 'audio', track)
     if first is None:
         return
-    zero, done, stop, rate = first[1] + start, 0, None, None
+    zero, done, stop, rate = first.time + start, 0, None, None
     with contextlib.closing(decode_frames(path, 'audio', zero, track)) as frames:
         for stream, time, _, frame in frames:
             x = downmix(frame, channels)
@@ -92,7 +92,7 @@ def _contiguous(path, start, end, track=None, channels=1):
             if end is not None and done >= stop:
                 return
 
-
+# %% ../../nbs/data/audio.ipynb #d1484df0
 def _resampled(path, rate, start, end, seen, track=None, channels=1):
     "Blocks (C,N) of samples at `rate`, as many as the sound is long; `seen` collects 'seconds'"
     resampler, given, taken, native = None, 0, 0, None
@@ -117,7 +117,7 @@ def _resampled(path, rate, start, end, seen, track=None, channels=1):
             yield out
         yield np.zeros((channels, due()), np.float32)
 
-# %% ../../nbs/data/audio.ipynb #d257f6db
+# %% ../../nbs/data/audio.ipynb #a993a5f6
 def raw_audio_chunks(
     path: FilePath,  # sound, or a video with sound
     chunk_s: float = 1.0,  # seconds in each chunk; the last may be shorter
@@ -152,7 +152,7 @@ def raw_audio_chunks(
     if held.shape[1]:
         yield held
 
-# %% ../../nbs/data/audio.ipynb #19e382f9
+# %% ../../nbs/data/audio.ipynb #10ec5d0d
 def audio_chunks(
     path: FilePath,  # sound, or a video with sound
     chunk_s: float = 1.0,  # seconds in each chunk; the last may be shorter
@@ -180,7 +180,7 @@ def read_audio(
     x = np.concatenate(list(raw_audio_chunks(path, 10.0, rate, start_s, end_s, track)), 1)[0]
     return x / max(1.0, float(np.abs(x).max(initial=0)))
 
-# %% ../../nbs/data/audio.ipynb #f795bb04
+# %% ../../nbs/data/audio.ipynb #4f99948c
 class Soundtrack(NamedTuple):
     "The sound of a file as it is to be played again."
 
@@ -198,10 +198,10 @@ def open_soundtrack(
     first = first_frame(path, 'audio', track)
     if first is None:
         raise SpeakError(f"{path} holds no sound: give a sound file, or a video with sound.")
-    rate, channels = first[3].sample_rate, 2 if first[3].layout.nb_channels == 2 else 1
+    rate, channels = first.frame.sample_rate, 2 if first.frame.layout.nb_channels == 2 else 1
     return Soundtrack(rate, channels, raw_audio_chunks(path, chunk_s, rate, track=track, channels=channels))
 
-# %% ../../nbs/data/audio.ipynb #cd769f29
+# %% ../../nbs/data/audio.ipynb #36d450fe
 def check_wave(
     wave: np.ndarray,  # (N,) float
     path: FilePath,  # the output file that the sentence names

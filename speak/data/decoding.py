@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'SILENCE_PEAK', 'choose_track', 'track_note', 'decode_frames', 'first_frame']
 
-# %% ../../nbs/data/decoding.ipynb #48ad75fd
+# %% ../../nbs/data/decoding.ipynb #3f165715
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ import numpy as np
 from av.stream import Disposition
 
 from ..config import SpeakError
-from .containers import FORMATS_WITH_LENGTH, decode_stream, open_container, streams_of
+from .containers import FORMATS_WITH_LENGTH, DecodedFrame, decode_stream, open_container, streams_of
 from .downmix import downmix
 from .files import FilePath, check_input
 from .images import image_frames, read_by_pillow
 
 log = logging.getLogger('speak')  # what a user should know of a file that is used all the same
 
-# %% ../../nbs/data/decoding.ipynb #6f4955f7
+# %% ../../nbs/data/decoding.ipynb #643c958f
 SILENCE_PEAK = 1e-4  # a sound whose peak is below this counts as silent
 
 
@@ -50,7 +50,7 @@ def _first_audible(path, kind, order, is_default, *stamp):
         names, change = ('video streams', '')
     return best, f"{path} has {len(order)} {names}: number {best} is used ({why}){change}"
 
-# %% ../../nbs/data/decoding.ipynb #ee0f98bc
+# %% ../../nbs/data/decoding.ipynb #a33eed21
 def _choose(path, kind, track):
     "Number of the stream that is read, and a note where there was a choice"
     with open_container(path) as (path, container):
@@ -94,13 +94,13 @@ def track_note(
     "Which of several streams `choose_track` takes and why; '' where there is no choice."
     return _choose(path, kind, None)[1]
 
-# %% ../../nbs/data/decoding.ipynb #faf3366c
+# %% ../../nbs/data/decoding.ipynb #dc2b1180
 def decode_frames(
     path: FilePath,  # a video or sound file
     kind: str,  # 'video' or 'audio'
     start: Fraction | float | None = None,  # second on the file's clock from which frames are wanted
     track: int | None = None,  # number of the stream, from 1; None: as `choose_track` says
-) -> Iterator[tuple]:  # (stream, time in s, duration in s, frame)
+) -> Iterator[DecodedFrame]:
     """The frames of a stream with their times; nothing if there is no such stream. Frames before `start` may come too.
 
     Raises `SpeakError` if the file is missing, damaged, cut off, or holds a codec that is not known."""
@@ -127,12 +127,11 @@ def decode_frames(
                     continue  # no index: read from the start
             frames = decode_stream(path, container, stream, seek)
             first = next(frames, None)
-            if seek and (first is None or first[0] > start):
+            if seek and (first is None or first.time > start):
                 continue
             if first is not None:
-                yield (stream, *first)
-            for found in frames:
-                yield (stream, *found)
+                yield first
+            yield from frames
             return
 
 
@@ -140,7 +139,7 @@ def first_frame(
     path: FilePath,
     kind: str,  # 'video' or 'audio'
     track: int | None = None,  # as `decode_frames`
-) -> tuple | None:  # (stream, time in s, duration in s, frame)
+) -> DecodedFrame | None:
     "The first frame of a kind, or None."
     with contextlib.closing(decode_frames(path, kind, track=track)) as frames:
         return next(frames, None)

@@ -7,7 +7,7 @@ __all__ = ['SEARCH_SIDE', 'MAX_SEARCH_SIDE', 'MIN_RELATIVE_SCORE', 'MIN_SCORE', 
            'MIN_FACE_FRACTION', 'MIN_TURNED_FACE_FRACTION', 'Box', 'search_copy', 'group_windows', 'keep_faces',
            'detect_faces', 'foreground_faces', 'one_face', 'find_face']
 
-# %% ../../nbs/data/faces.ipynb #a119a549
+# %% ../../nbs/data/faces.ipynb #ffb128df
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,8 +18,9 @@ from skimage import data
 from skimage.feature import Cascade
 
 from ..config import SpeakError
+from .files import FilePath
 
-# %% ../../nbs/data/faces.ipynb #07d8f303
+# %% ../../nbs/data/faces.ipynb #e643a2a7
 class Box(NamedTuple):
     "A face in a picture: pixels from the left and top edges, and how many windows of the detector agreed on it."
 
@@ -37,7 +38,7 @@ class Box(NamedTuple):
     def centre(self) -> tuple[float, float]:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
-# %% ../../nbs/data/faces.ipynb #d5259935
+# %% ../../nbs/data/faces.ipynb #1d1868e5
 SEARCH_SIDE = 256  # shorter side of the copy that is searched, pixels
 MAX_SEARCH_SIDE = 1024  # the most that its longer side may have
 
@@ -52,7 +53,7 @@ def search_copy(
     # reducing_gap shrinks by whole blocks first, which is many times faster for a 12-megapixel photo
     return np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC, reducing_gap=2.0)), 1 / z
 
-# %% ../../nbs/data/faces.ipynb #99851fcb
+# %% ../../nbs/data/faces.ipynb #70598623
 def group_windows(
     windows: np.ndarray,  # (N,4) left, top, right, bottom
     iou: float = 0.4,  # windows that overlap by more than this show the same face
@@ -67,7 +68,7 @@ def group_windows(
     n, group = connected_components(both / (area[:, None] + area - both) > iou, directed=False)
     return [Box(*np.median(windows[group == i], 0).tolist(), score=float((group == i).sum())) for i in range(n)]
 
-# %% ../../nbs/data/faces.ipynb #67769a55
+# %% ../../nbs/data/faces.ipynb #a74e4362
 MIN_RELATIVE_SCORE = 1 / 8  # of the best face's score: weaker boxes in the same picture are accidents
 MIN_SCORE = 4  # windows; a patch of texture gets one or two, a frontal face ten and more
 
@@ -83,7 +84,7 @@ def keep_faces(boxes: list[Box]) -> list[Box]:  # largest first
             kept.append(b)
     return kept
 
-# %% ../../nbs/data/faces.ipynb #d541f179
+# %% ../../nbs/data/faces.ipynb #cefeca2c
 CLEAR_SCORE = 8  # windows; below this the turned copies are searched too
 SEARCH_ANGLES = (-20, 20)  # degrees by which the copies are turned
 MIN_FACE_FRACTION = 1 / 8  # of the shorter side that a face must fill
@@ -125,7 +126,7 @@ def _search_turned(image, degrees):
         out.append(Box(x - r, y - r, x + r, y + r, b.score))
     return out
 
-# %% ../../nbs/data/faces.ipynb #125adf89
+# %% ../../nbs/data/faces.ipynb #3655e14c
 def _best_score(faces):
     return max((f.score for f in faces), default=0)
 
@@ -143,7 +144,7 @@ def detect_faces(
         faces = max([faces, *(_search_turned(small, d) for d in SEARCH_ANGLES)], key=_best_score)
     return [Box(b.left * z, b.top * z, b.right * z, b.bottom * z, b.score) for b in faces]
 
-# %% ../../nbs/data/faces.ipynb #16843b9c
+# %% ../../nbs/data/faces.ipynb #06f9f110
 def foreground_faces(faces: list[Box]) -> list[Box]:  # largest first
     "Those of `faces` (largest first) that are at least half as wide as the largest."
     return [f for f in faces if f.width >= faces[0].width / 2]
@@ -151,7 +152,7 @@ def foreground_faces(faces: list[Box]) -> list[Box]:  # largest first
 
 def one_face(
     faces: list[Box],  # largest first
-    name,  # what the message calls the picture
+    name: FilePath,  # what the message calls the picture
 ) -> Box:
     "The only face of `faces` that is not background; `SpeakError` if there is none, or several."
     if not faces:
@@ -169,7 +170,7 @@ def one_face(
 
 def find_face(
     image: np.ndarray,  # uint8 (H,W,3) RGB
-    name,  # the file's name, for the message
+    name: FilePath,  # the file's name, for the message
 ) -> Box:
     "The face of the picture's one person; `SpeakError` that names the picture if there is none, or several."
     return one_face(detect_faces(image), name)

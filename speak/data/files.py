@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FilePath', 'check_input', 'is_same_file', 'check_output', 'write_error', 'atomic_file']
 
-# %% ../../nbs/data/files.ipynb #cf74e755
+# %% ../../nbs/data/files.ipynb #22767bd5
 import contextlib
 import errno
 import os
@@ -19,7 +19,7 @@ from ..config import SpeakError
 
 FilePath = str | os.PathLike  # what readers and writers accept as a path
 
-# %% ../../nbs/data/files.ipynb #41965a71
+# %% ../../nbs/data/files.ipynb #6445a989
 def check_input(
     path: FilePath,  # a file's path
     what: str,  # what it should be, in words, such as 'a video'
@@ -38,7 +38,7 @@ def check_input(
         raise SpeakError(f"{path} may not be read: ask for read permission on it or give another file.")
     return path
 
-# %% ../../nbs/data/files.ipynb #f3ba7463
+# %% ../../nbs/data/files.ipynb #b20f0a18
 def is_same_file(a: FilePath, b: FilePath) -> bool:
     "Whether two paths name one existing file or folder."
     try:
@@ -46,11 +46,11 @@ def is_same_file(a: FilePath, b: FilePath) -> bool:
     except (OSError, ValueError):
         return False
 
-# %% ../../nbs/data/files.ipynb #64f92d32
+# %% ../../nbs/data/files.ipynb #dce8cceb
 def check_output(
     path: FilePath,  # the output file's final name
     suffix: str,  # the only extension allowed, such as '.mp4'
-    *inputs,  # files that it must not be; None and arrays are passed over
+    *inputs: object,  # files that it must not be; None and arrays are passed over
 ) -> Path:
     "`path` as a `Path`; `SpeakError` if it could not be written there, or would replace one of the inputs."
     path = Path(path)
@@ -73,7 +73,7 @@ def check_output(
         )
     return path
 
-# %% ../../nbs/data/files.ipynb #eacebaea
+# %% ../../nbs/data/files.ipynb #1edfdc28
 def write_error(
     path: FilePath,  # the output file's final name
     e: OSError | av.FFmpegError,  # what the operating system or FFmpeg reported

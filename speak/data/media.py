@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MediaInfo', 'probe']
 
-# %% ../../nbs/data/media.ipynb #6ab5324d
+# %% ../../nbs/data/media.ipynb #ecc153a2
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .files import FilePath, check_input
 from .images import image_frames, read_by_pillow
 from .video import display_transform, square_pixel_size
 
-# %% ../../nbs/data/media.ipynb #a88a3c7d
+# %% ../../nbs/data/media.ipynb #87ab7bca
 @dataclass(frozen=True)
 class MediaInfo:
     "What a video or sound file holds. A field about a stream that it lacks, or whose codec is not known here, is 0."
@@ -35,12 +35,12 @@ class MediaInfo:
     channels: int
     metadata: dict[str, str]  # the container's tags
 
-# %% ../../nbs/data/media.ipynb #fb014e3d
+# %% ../../nbs/data/media.ipynb #8c0711c4
 def _probe_images(path):
     "As `probe`, of a still or an animation that Pillow reads"
-    times = [(time, lasts, frame.width, frame.height) for _, time, lasts, frame in image_frames(path)]
-    duration = float(times[-1][0] + times[-1][1])
-    return MediaInfo(path, True, False, duration, len(times) / duration, *times[0][2:], 0, 0, 0, {})
+    frames = [(f.time + f.duration, f.frame.width, f.frame.height) for f in image_frames(path)]  # without their pixels
+    duration = float(frames[-1][0])
+    return MediaInfo(path, True, False, duration, len(frames) / duration, *frames[0][1:], 0, 0, 0, {})
 
 
 def _seen_size(frame, stream):
@@ -65,7 +65,7 @@ def probe(
         duration = container.duration and container.duration / av.time_base
         if not duration:
             duration = float(packets_end(container))
-        width, height, rotation = _seen_size(first[3], video) if video else (0, 0, 0)
+        width, height, rotation = _seen_size(first.frame, video) if video else (0, 0, 0)
         known = audio and audio.codec_context
         return MediaInfo(
             path=path,

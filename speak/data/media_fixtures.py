@@ -6,10 +6,10 @@
 __all__ = ['CONTAINERS', 'quarters', 'gray_frames', 'frame_ids', 'sine', 'dominant_hz', 'encode_media', 'encode_tracks',
            'cut_file', 'logged_warnings']
 
-# %% ../../nbs/data/media_fixtures.ipynb #cc1e6067
+# %% ../../nbs/data/media_fixtures.ipynb #c48ee03d
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-# %% ../../nbs/data/media_fixtures.ipynb #45dd2b54
+# %% ../../nbs/data/media_fixtures.ipynb #932f59b9
 def quarters(
     repeat: int = 1,  # by how much each pixel is enlarged
 ) -> np.ndarray:  # (20*repeat,30*repeat,3) uint8
@@ -34,11 +34,11 @@ def gray_frames(
     return [np.full((*size, 3), 8 * (i % 32), np.uint8) for i in range(n)]
 
 
-def frame_ids(frames) -> list[int]:
+def frame_ids(frames: Iterable[np.ndarray]) -> list[int]:
     "The numbers of pictures of `gray_frames`, modulo 32."
     return [int(round(float(f.mean()) / 8)) for f in frames]
 
-# %% ../../nbs/data/media_fixtures.ipynb #f6738d8b
+# %% ../../nbs/data/media_fixtures.ipynb #7d7deb21
 def sine(
     rate: int,  # samples per second
     seconds: float = 1.0,
@@ -55,7 +55,7 @@ def dominant_hz(
     "The strongest frequency of the first second, to 10 Hz."
     return round(float(np.argmax(np.abs(np.fft.rfft(wave[:16000])))), -1)
 
-# %% ../../nbs/data/media_fixtures.ipynb #2136d7cf
+# %% ../../nbs/data/media_fixtures.ipynb #8e70a28d
 CONTAINERS = dict(
     mp4={},
     mov={},
@@ -88,7 +88,7 @@ def _encode_sound(container, stream, sound, rate, layout):
         container.mux(stream.encode(block))
     container.mux(stream.encode(None))
 
-# %% ../../nbs/data/media_fixtures.ipynb #81018d78
+# %% ../../nbs/data/media_fixtures.ipynb #720c4bf5
 def encode_media(
     path: Path,  # its extension names the container
     times: Sequence[float] | None = None,  # seconds at which the pictures are shown
@@ -124,7 +124,7 @@ def encode_media(
             _encode_sound(container, audio, sound, rate, layout)
     return path
 
-# %% ../../nbs/data/media_fixtures.ipynb #5ed4e9ff
+# %% ../../nbs/data/media_fixtures.ipynb #7e763ae9
 def encode_tracks(
     path: Path,  # .mp4 or .mkv
     sounds: list[np.ndarray],  # (16000,) float each, 16 kHz
@@ -149,7 +149,7 @@ def encode_tracks(
                 _encode_sound(container, stream, np.asarray(data)[None], 16000, 'mono')
     return path
 
-# %% ../../nbs/data/media_fixtures.ipynb #0289f7bf
+# %% ../../nbs/data/media_fixtures.ipynb #7181dac2
 def cut_file(
     src: Path,
     dst: Path,

@@ -6,7 +6,7 @@
 __all__ = ['DisplayTransform', 'display_transform', 'square_pixel_size', 'frame_to_rgb', 'video_frames', 'read_video',
            'pingpong_index', 'pingpong', 'contact_sheet']
 
-# %% ../../nbs/data/video.ipynb #7b4fe69f
+# %% ../../nbs/data/video.ipynb #4e2d4665
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ from .decoding import decode_frames, first_frame
 from .files import FilePath
 from .images import composite_on_gray
 
-# %% ../../nbs/data/video.ipynb #50defba8
+# %% ../../nbs/data/video.ipynb #1ed68695
 class DisplayTransform(NamedTuple):
     "How a stored picture is turned to be seen: x and y are swapped first, then flipped."
 
@@ -48,7 +48,7 @@ def display_transform(
     rotation = int(np.rint(np.degrees(np.arctan2(b, a)) / 90) * 90 % 360)
     return DisplayTransform(swap, (c if swap else a) < 0, (b if swap else d) < 0, rotation)
 
-# %% ../../nbs/data/video.ipynb #22c4a94a
+# %% ../../nbs/data/video.ipynb #c56ae911
 def square_pixel_size(
     frame: av.VideoFrame,
     aspect: Fraction | None,  # width over height of a pixel
@@ -77,7 +77,7 @@ def frame_to_rgb(
         out = out.transpose(1, 0, 2)
     return np.ascontiguousarray(out[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
-# %% ../../nbs/data/video.ipynb #b754f6c7
+# %% ../../nbs/data/video.ipynb #11ce1d62
 def _check_window(start_s, end_s):
     if end_s is not None and not 0 <= start_s < end_s:
         raise ValueError(f'a window from {start_s} to {end_s} s holds nothing')
@@ -97,7 +97,7 @@ def video_frames(
     _check_window(start_s, end_s)
     wanted = None if end_s is None else max(1, round((Fraction(end_s).limit_denominator(10**6) - start) / step))
     if start > 0 and (first := first_frame(path, 'video')):
-        origin = first[1]
+        origin = first.time
     k, shown, size, ends = 0, None, None, Fraction(0)
     seek_to = start + origin if origin is not None else None
     with contextlib.closing(decode_frames(path, 'video', seek_to)) as frames:
@@ -124,7 +124,7 @@ def video_frames(
     for _ in range(k, total if wanted is None else min(total, wanted)):
         yield frame_to_rgb(shown, size)
 
-# %% ../../nbs/data/video.ipynb #41fb05f2
+# %% ../../nbs/data/video.ipynb #c11fe692
 def read_video(
     path: FilePath,  # any container, codec, size, rate
     fps: float = FPS,  # pictures per second wanted
@@ -134,7 +134,7 @@ def read_video(
     "`video_frames`, all at once."
     return np.stack(list(video_frames(path, fps, start_s, end_s)))
 
-# %% ../../nbs/data/video.ipynb #f2e1fdd6
+# %% ../../nbs/data/video.ipynb #c8d3e0d1
 def pingpong_index(
     n: int,  # pictures there are
     T: int,  # pictures wanted
@@ -145,7 +145,7 @@ def pingpong_index(
     i = np.arange(T) % max(2 * n - 2, 1)
     return np.where(i < n, i, 2 * n - 2 - i)
 
-# %% ../../nbs/data/video.ipynb #2d5ade00
+# %% ../../nbs/data/video.ipynb #51618994
 def _pingpong_stream(frames, T):
     seen = []
     for _, frame in zip(range(T), frames):
@@ -184,7 +184,7 @@ def pingpong(
         return frames[pingpong_index(len(frames), T)]
     return _pingpong_stream(frames, T)
 
-# %% ../../nbs/data/video.ipynb #01f51dec
+# %% ../../nbs/data/video.ipynb #388a7ae0
 def contact_sheet(
     frames: np.ndarray | Iterable[np.ndarray],  # (T,H,W,3) uint8, or pictures of one size
     columns: int = 10,  # pictures in a row

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VideoWriter', 'write_video']
 
-# %% ../../nbs/data/video_writer.ipynb #f43dc32f
+# %% ../../nbs/data/video_writer.ipynb #992ea2c8
 import contextlib
 from collections.abc import Iterable
 from fractions import Fraction
@@ -18,7 +18,7 @@ from ..config import FPS, SAMPLE_RATE, SpeakError
 from .audio import check_wave
 from .files import FilePath, atomic_file, write_error
 
-# %% ../../nbs/data/video_writer.ipynb #a350ccff
+# %% ../../nbs/data/video_writer.ipynb #4e680b5d
 _AAC_RATES = av.codec.Codec('aac', 'w').audio_rates
 _USUAL_TAGS = set(
     'title artist album_artist album date composer comment genre copyright description synopsis lyrics show '
@@ -42,7 +42,7 @@ def _open_mp4(part, size, fps, crf, metadata, audio_rate, layout):
         audio = container.add_stream('aac', rate=rate, layout=layout)
     return container, video, audio
 
-# %% ../../nbs/data/video_writer.ipynb #f9031060
+# %% ../../nbs/data/video_writer.ipynb #4913fef8
 class _Mp4Encoder:
     "Encodes pictures and sound into the MP4 at `part`; errors name `path`"
 
@@ -97,7 +97,7 @@ class _Mp4Encoder:
         except (OSError, av.FFmpegError) as e:
             raise write_error(self.path, e) from e
 
-# %% ../../nbs/data/video_writer.ipynb #e713b84f
+# %% ../../nbs/data/video_writer.ipynb #43f288c9
 class VideoWriter:
     """An MP4 (H.264 and AAC), written as a stream, under its final name only when whole. A context manager.
 
@@ -153,7 +153,7 @@ class VideoWriter:
                     self.encoder.container.close()
             self.whole.__exit__(*error)
 
-# %% ../../nbs/data/video_writer.ipynb #e1c83602
+# %% ../../nbs/data/video_writer.ipynb #d4eced46
 def write_video(
     path: FilePath,  # ends in .mp4
     frames: np.ndarray | Iterable[np.ndarray],  # (T,H,W,3) uint8 RGB, or pictures (H,W,3)
