@@ -1,9 +1,12 @@
 """The repository agrees with itself: what is made from something else is what that would make now."""
 
+import ast
 import configparser
+import io
 import json
 import re
 import runpy
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -90,7 +93,7 @@ def test_sizes(pattern, megabytes):
 
 
 def texts(f: Path):
-    "The text of file `f` as a reader sees it: for a notebook, its sources and what its cells printed; nothing for a picture."
+    "The text of a file as a reader sees it: a notebook's sources and what its cells printed; nothing for a picture."
     try:
         text = (ROOT / f).read_text(encoding='utf8')
     except UnicodeDecodeError:
@@ -132,3 +135,182 @@ def test_versions_agree():
     version = version['DEFAULT']['version']
     assert re.search(rf'^version: {re.escape(version)}$', (ROOT / 'CITATION.cff').read_text(encoding='utf8'), re.M)
     assert f'__version__ = "{version}"' in (ROOT / 'speak' / '__init__.py').read_text(encoding='utf8')
+
+
+# How the code reads. `make lint` checks the rest.
+
+MAX_LINE, MAX_CELL = 120, 60
+# What is left to do, as notebook -> how many: these only shrink.
+LONG_LINES: dict[str, int] = {
+    'nbs/ablations.ipynb': 1,
+    'nbs/benchmark.ipynb': 4,
+    'nbs/config.ipynb': 30,
+    'nbs/corpus_report.ipynb': 13,
+    'nbs/data/corpora.ipynb': 24,
+    'nbs/data/faces.ipynb': 15,
+    'nbs/data/media.ipynb': 26,
+    'nbs/data/prepare.ipynb': 30,
+    'nbs/data/readers.ipynb': 26,
+    'nbs/data/report.ipynb': 14,
+    'nbs/data/sampling.ipynb': 21,
+    'nbs/data/speech.ipynb': 32,
+    'nbs/data/streaming.ipynb': 14,
+    'nbs/data/synthetic.ipynb': 7,
+    'nbs/evaluate.ipynb': 1,
+    'nbs/evaluation/benchmark.ipynb': 10,
+    'nbs/evaluation/claims.ipynb': 4,
+    'nbs/evaluation/judges.ipynb': 19,
+    'nbs/evaluation/metrics.ipynb': 24,
+    'nbs/evaluation/tables.ipynb': 12,
+    'nbs/gallery.ipynb': 2,
+    'nbs/judges.ipynb': 1,
+    'nbs/losses.ipynb': 4,
+    'nbs/models/audio.ipynb': 8,
+    'nbs/models/discriminator.ipynb': 2,
+    'nbs/models/encoders.ipynb': 8,
+    'nbs/models/generator.ipynb': 22,
+    'nbs/models/irfd.ipynb': 6,
+    'nbs/models/layers.ipynb': 3,
+    'nbs/models/perceptual.ipynb': 2,
+    'nbs/models/syncnet.ipynb': 3,
+    'nbs/models/talker.ipynb': 3,
+    'nbs/pipeline.ipynb': 23,
+    'nbs/prepare.ipynb': 2,
+    'nbs/train.ipynb': 5,
+    'nbs/training/checkpoint.ipynb': 5,
+    'nbs/training/irfd.ipynb': 4,
+    'nbs/training/loop.ipynb': 14,
+    'nbs/training/talker.ipynb': 8,
+}
+# Only of cells that export.
+LONG_CELLS: dict[str, int] = {
+    'nbs/config.ipynb': 3,
+    'nbs/data/corpora.ipynb': 4,
+    'nbs/data/faces.ipynb': 2,
+    'nbs/data/media.ipynb': 10,
+    'nbs/data/prepare.ipynb': 7,
+    'nbs/data/readers.ipynb': 10,
+    'nbs/data/report.ipynb': 5,
+    'nbs/data/sampling.ipynb': 2,
+    'nbs/data/speech.ipynb': 4,
+    'nbs/data/streaming.ipynb': 1,
+    'nbs/data/synthetic.ipynb': 9,
+    'nbs/evaluation/ablations.ipynb': 1,
+    'nbs/evaluation/benchmark.ipynb': 1,
+    'nbs/evaluation/claims.ipynb': 4,
+    'nbs/evaluation/judges.ipynb': 6,
+    'nbs/evaluation/metrics.ipynb': 4,
+    'nbs/evaluation/tables.ipynb': 5,
+    'nbs/models/audio.ipynb': 1,
+    'nbs/models/encoders.ipynb': 2,
+    'nbs/models/generator.ipynb': 1,
+    'nbs/models/irfd.ipynb': 1,
+    'nbs/models/layers.ipynb': 1,
+    'nbs/models/perceptual.ipynb': 1,
+    'nbs/models/syncnet.ipynb': 1,
+    'nbs/models/talker.ipynb': 1,
+    'nbs/pipeline.ipynb': 3,
+    'nbs/training/checkpoint.ipynb': 1,
+    'nbs/training/irfd.ipynb': 1,
+    'nbs/training/loop.ipynb': 1,
+    'nbs/training/talker.ipynb': 1,
+}
+DRAWINGS = ('nbs/synthetic/cartoon.ipynb',)  # one long list of strokes each, which may be a long cell
+
+
+def code_of(cell: dict) -> str:
+    "A code cell's Python: magics and commands of the shell become `pass`."
+    return re.sub(r'^(\s*)[%!].*$', r'\1pass', source(cell), flags=re.M)
+
+
+def exported(notebook: Path) -> list[str]:
+    "The code of the cells that the module is made of, without nbdev's directives."
+    code = [source(c) for c in cells(notebook) if c['cell_type'] == 'code']
+    return [re.sub(r'^#\|.*\n?', '', c, flags=re.M) for c in code if re.search(r'^#\|\s*export', c, re.M)]
+
+
+def long_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if len(line) > MAX_LINE]
+
+
+def statement_chains(code: str) -> list[int]:
+    "The lines in which a semicolon joins statements; one at a cell's end only hides its value."
+    tokens = list(tokenize.generate_tokens(io.StringIO(code + '\n').readline))
+    joins = [t for t, after in zip(tokens, tokens[1:]) if t.string == ';' and after.type not in (4, 0)]
+    return [t.start[0] for t in joins if t.type == tokenize.OP]
+
+
+def test_long_lines_and_chains_are_found():
+    assert long_lines('a' * 120) == [] and long_lines('b\n' + 'a' * 121) == ['a' * 121]
+    assert statement_chains("a = 1\nb = ';'  # a; b\nplot(a);") == []
+    assert statement_chains('a = 1; b = 2\nif a: b; c') == [1, 2]
+
+
+def over(found: dict[str, list], known: dict[str, int]) -> str:
+    "What `found` has more than `known`, and what `known` has to be now."
+    new = {n: items for n, items in found.items() if len(items) > known.get(n, 0)}
+    now = {n: len(items) for n, items in found.items()}
+    return f'new: {new}; the list has to be {now}'
+
+
+def lines_by_notebook() -> dict[str, list[str]]:
+    code = {str(n): [source(c) for c in cells(n) if c['cell_type'] == 'code'] for n in notebooks}
+    return {n: lines for n, texts in code.items() if (lines := [line for t in texts for line in long_lines(t)])}
+
+
+def test_no_long_line_in_a_notebook():
+    found = lines_by_notebook()
+    assert {n: len(lines) for n, lines in found.items()} == LONG_LINES, over(found, LONG_LINES)
+
+
+def test_no_long_line_in_a_module():
+    "But those of the notebooks that it was exported from, and in the header that nbdev writes."
+    known = {line for lines in lines_by_notebook().values() for line in lines}
+    for f in (f for f in files() if f.parts[0] == 'speak' and f.suffix == '.py' and f.name != '_modidx.py'):
+        text = (ROOT / f).read_text(encoding='utf8').split('# %% ', 2)[-1]
+        assert set(long_lines(text)) <= known, f'{f}: {set(long_lines(text)) - known}'
+
+
+def test_no_long_cell():
+    found = {}
+    for n in notebooks:
+        lengths = [len(code.strip().splitlines()) for code in exported(n)]
+        if n.as_posix() not in DRAWINGS and (long := [k for k in lengths if k > MAX_CELL]):
+            found[str(n)] = long
+    assert {n: len(long) for n, long in found.items()} == LONG_CELLS, over(found, LONG_CELLS)
+
+
+@pytest.mark.parametrize('notebook', notebooks, ids=str)
+def test_no_statements_are_chained(notebook):
+    for code in (code_of(c) for c in cells(notebook) if c['cell_type'] == 'code'):
+        assert not statement_chains(code), f'{notebook}: statements joined by `;` in\n{code}'
+
+
+def imported(module: Path) -> set[str]:
+    "The modules of this package that a module imports, as `speak.a.b`; wherever the import stands."
+    names = set()
+    package = list(module.parts[:-1])
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding='utf8'))):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            start = '.'.join([*base, *(node.module or '').split('.')]).strip('.')
+            names |= {f'{start}.{a.name}' for a in node.names}
+    return {n for n in names if n.split('.')[0] == 'speak'}
+
+
+def test_the_paper_stands_alone():
+    "What is printed imports nothing of what was added to it, and nothing that only training needs."
+    if not (ROOT / 'speak' / 'paper').is_dir():
+        pytest.skip('speak/paper is not there')
+    added = ('warp', 'supervision', 'synthetic', 'data', 'training', 'evaluation')
+    for f in (f for f in files() if f.parts[:2] == ('speak', 'paper') and f.suffix == '.py'):
+        wrong = sorted(n for n in imported(f) if n.split('.')[1] in added)
+        assert not wrong, f'{f} imports {", ".join(wrong)}'
+
+
+def test_generating_loads_no_renderer():
+    "numba compiles the renderer of the embedded corpus, which a user's own files do not need."
+    code = "import sys, speak.pipeline; print(*{'numba', 'llvmlite'} & set(sys.modules))"
+    assert run('python', '-c', code, cwd=ROOT).split() == []

@@ -37,7 +37,8 @@ def speak(tmp_path):
     return run
 
 
-def quiet(done):  # its standard error tells of progress and nothing else
+def check_quiet(done):
+    "It ended well, and its standard error tells of progress and nothing else."
     assert done.returncode == 0, done.stderr
     assert all(re.search(r'\d+ of \d+ frames', line) for line in done.stderr.splitlines()), done.stderr
 
@@ -47,9 +48,9 @@ def test_generate_and_doctor_need_no_cache(tmp_path, speak):
     someone = truth(Factors(11006, 11007, 2, 2 * 10**8 + 91, 'neutral', 0, 2 * 10**8 + 91))
     write_image(tmp_path / 'who.png', render(someone, 256, [0]).frames[0])
     write_audio(tmp_path / 'speech.wav', someone.wave[:8000])
-    asked = ('--identity', tmp_path / 'who.png', '--audio', tmp_path / 'speech.wav', '--out', tmp_path / 'out.mp4')
-    quiet(speak('generate', *asked))
+    options = ('--identity', tmp_path / 'who.png', '--audio', tmp_path / 'speech.wav', '--out', tmp_path / 'out.mp4')
+    check_quiet(speak('generate', *options))
     assert read_video(tmp_path / 'out.mp4').shape[0] == 15
     doctor = speak('doctor')
-    quiet(doctor)
+    check_quiet(doctor)
     assert 'MISSING' not in doctor.stdout
