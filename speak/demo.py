@@ -23,10 +23,10 @@ from .data.files import atomic_file
 from .data.images import image_tags, read_image, write_image
 from .data.video import pingpong, pingpong_index, video_frames
 from .data.video_writer import VideoWriter, write_video
-from .data.speech import sentence
-from .data.synthetic import Factors, Truth, recombine, render, truth
 from .errors import SpeakError
-from .pipeline import SpeakPipeline, is_marked, mark
+from .pipeline import SpeakPipeline, is_marked, provenance_tags
+from .synthetic.corpus import ClipTracks, Factors, make_tracks, recombine, render
+from .synthetic.speech import sentence
 
 # %% ../nbs/demo.ipynb #03771e34
 SENTENCE, OTHER_SENTENCE = 11007, 11012  # of the split `test`, rich in closed lips and rounded vowels
@@ -36,10 +36,10 @@ TEST_SEED = 2 * 10**8  # where that split's seeds of pose and expression begin
 class DemoTracks(NamedTuple):
     "The tracks of one clip for each input, in the order in which `recombine` takes them."
 
-    identity: Truth
-    speech: Truth
-    pose: Truth
-    emotion: Truth
+    identity: ClipTracks
+    speech: ClipTracks
+    pose: ClipTracks
+    emotion: ClipTracks
 
 
 def unseen_tracks(
@@ -49,10 +49,10 @@ def unseen_tracks(
     level: int = 0,
     sentence: int = SENTENCE,
     voice: int = 2,
-) -> Truth:
+) -> ClipTracks:
     "Tracks of a clip of the split `test`; `pose` counts from that split's first seed."
     seed = TEST_SEED + pose
-    return truth(Factors(identity, sentence, voice, seed, emotion, level, seed))
+    return make_tracks(Factors(identity, sentence, voice, seed, emotion, level, seed))
 
 
 def demo_tracks() -> tuple[DemoTracks, DemoTracks]:
@@ -83,7 +83,7 @@ class DemoFiles(NamedTuple):
 
 def write_inputs(folder: Path, tracks: DemoTracks, size: int = 256) -> DemoFiles:
     "Render the four inputs as a user would have them, as files with pictures of `size` x `size` pixels."
-    tags = mark('rendered head of the embedded corpus')
+    tags = provenance_tags('rendered head of the embedded corpus')
     files = DemoFiles(folder / 'identity.png', folder / 'speech.wav', folder / 'pose.mp4', folder / 'emotion.mp4')
     write_image(files.identity, render(tracks.identity, size, [0]).frames[0], tags)
     write_audio(files.audio, tracks.speech.wave)
@@ -171,7 +171,7 @@ def demo_frames(
     files: DemoFiles,
     result: Path,  # the generated video
     answer: Iterable[np.ndarray],  # the exact answer's frames, uint8 (H,W,3)
-    speech: Truth,
+    speech: ClipTracks,
     side: int,  # of a tile, pixels
 ) -> Iterator[np.ndarray]:  # uint8 (2*(side+24), 3*side+8, 3)
     "Frames with the four inputs, the result and the exact answer."
@@ -190,11 +190,13 @@ def demo_frames(
 
 
 def write_demo_video(
-    out: Path, files: DemoFiles, result: Path, answer: Iterable[np.ndarray], speech: Truth, side: int = 192
+    out: Path, files: DemoFiles, result: Path, answer: Iterable[np.ndarray], speech: ClipTracks, side: int = 192
 ) -> None:
     "The four inputs, the result and the exact answer, side by side with the speech; arguments as for `demo_frames`."
     width, height = 3 * side + 8, 2 * (side + LABEL_HEIGHT)
-    with VideoWriter(out, width, height, FPS, SAMPLE_RATE, mark('demonstration with rendered inputs')) as writer:
+    with VideoWriter(
+        out, width, height, FPS, SAMPLE_RATE, provenance_tags('demonstration with rendered inputs')
+    ) as writer:
         writer.write_audio(speech.wave)
         for frame in demo_frames(files, result, answer, speech, side):
             writer.write(frame)
@@ -217,7 +219,7 @@ def write_demo_gif(out: Path, files: DemoFiles, result: Path, T: int, side: int 
     frames = gif_frames(files, result, T, side, every)
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 6)])).quantize(128)
     first, *rest = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
-    comment = mark('demonstration')['comment'].encode()
+    comment = provenance_tags('demonstration')['comment'].encode()
     with atomic_file(out, '.gif') as part:
         first.save(
             part, format='gif', save_all=True, append_images=rest, duration=1000 * every // FPS, loop=0, comment=comment
@@ -336,5 +338,5 @@ def demo(folder: Path, weights: str, device: str | None = None) -> None:
     report('demo.mp4', 'inputs, result and exact answer side by side, with sound')
     write_demo_gif(folder / 'demo.gif', files, result, len(given.speech))
     report('demo.gif', 'the same, short and silent')
-    write_image(folder / 'grid.png', demo_grid(pipe, given, other), mark('grid of generated frames'))
+    write_image(folder / 'grid.png', demo_grid(pipe, given, other), provenance_tags('grid of generated frames'))
     report('grid.png', 'pose, emotion, identity and speech, each changed alone')

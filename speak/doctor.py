@@ -88,7 +88,7 @@ def pretrained_files() -> list[PretrainedFile]:
 
 # %% ../nbs/doctor.ipynb #8e124a29
 def check_weights() -> str:
-    from speak.pipeline import DEFAULT_WEIGHTS, find_weights, load_talker
+    from speak.weights import DEFAULT_WEIGHTS, find_weights, load_talker
 
     config, weights = find_weights(DEFAULT_WEIGHTS)
     talker = load_talker(config, weights)
@@ -110,8 +110,8 @@ def check_media() -> str:
 
 def check_face() -> str:
     from speak.data.faces import find_face
-    from speak.data.synthetic import render
     from speak.demo import demo_tracks
+    from speak.synthetic.corpus import render
 
     given, _ = demo_tracks()
     box = find_face(render(given.identity, 128, [0]).frames[0], 'a rendered head')
@@ -119,8 +119,8 @@ def check_face() -> str:
 
 
 def check_voices() -> str:
-    from speak.data.speech import VOICES, sentence, speak_text
     from speak.demo import SENTENCE
+    from speak.synthetic.speech import VOICES, sentence, speak_text
 
     for voice in range(len(VOICES)):
         speak_text(sentence(SENTENCE), voice)

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from . import __version__
 from .config import FPS, SAMPLE_RATE
-from .data.faces import find_face
-from .data.head_crop import Square, apply_crop, crop_and_presence, crop_square
 from .data.audio import open_soundtrack, raw_audio_chunks
+from .data.faces import find_face
 from .data.files import check_output
+from .data.head_crop import Square, apply_crop, crop_and_presence, crop_square
 from .data.images import read_image
 from .data.loudness import SpeechLevel
 from .data.video import pingpong_index, video_frames

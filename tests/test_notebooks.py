@@ -9,9 +9,9 @@ from pathlib import Path
 import papermill
 import pytest
 
-from speak.data.video_writer import write_video
 from speak.data.prepare import prepare
 from speak.data.readers import make_fixture_corpus
+from speak.data.video_writer import write_video
 from speak.evaluation import benchmark
 
 NBS = Path(__file__).parents[1] / 'nbs'

@@ -13,14 +13,15 @@ from safetensors.torch import load_file
 RUN = """
 import sys
 from speak.config import configure
-from speak.data.corpora import Cache, SyntheticCorpus
+from speak.data.cache import FrameCache
+from speak.synthetic.dataset import SyntheticCorpus
 from speak.training.loop import make_accelerator, run_stage
 from speak.training.irfd import IrfdStage
 from speak.training.sync import SyncStage
 from speak.training.talker import TalkerStage
 run, cache = sys.argv[1:]
 c = configure('nano', checkpoint_every_s=0., steps_sync=60, steps_irfd=60, steps_talker=60)
-acc, frames = make_accelerator(c), Cache.build(SyntheticCorpus(c.clips), cache, c.size, jobs=1, progress=False)
+acc, frames = make_accelerator(c), FrameCache.build(SyntheticCorpus(c.clips), cache, c.size, jobs=1, progress=False)
 run_stage(SyncStage(c, acc, frames), run, progress=False)
 run_stage(IrfdStage(c, acc, frames), run, progress=False)
 run_stage(TalkerStage(c, acc, frames, f'{run}/irfd.safetensors', f'{run}/sync.safetensors'), run, progress=False)
@@ -37,7 +38,8 @@ def start(run, cache):
 @pytest.mark.slow
 def test_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
     from speak.config import configure
-    from speak.data.corpora import FrameCache, SyntheticCorpus
+    from speak.data.cache import FrameCache
+    from speak.synthetic.dataset import SyntheticCorpus
 
     FrameCache.build(
         SyntheticCorpus(configure('nano').clips), tmp_path / 'cache', 32, jobs=1, progress=False

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from speak.data.audio import write_audio
 from speak.data.images import write_image
 from speak.data.video_writer import write_video
-from speak.data.synthetic import Factors, render, truth
+from speak.synthetic.corpus import Factors, make_tracks, render
 from speak.training.checkpoint import load_tensors
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def parts(folder):
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
-    folder, acts = tmp_path_factory.mktemp('inputs'), truth(Factors(11006, 11007, 2, 91, 'neutral', 0, 91))
+    folder, acts = tmp_path_factory.mktemp('inputs'), make_tracks(Factors(11006, 11007, 2, 91, 'neutral', 0, 91))
     frames = render(acts, 128).frames
     write_image(folder / 'who.png', frames[0])
     write_audio(folder / 'speech.wav', acts.wave)
@@ -113,8 +113,9 @@ def test_prepare_goes_on(tmp_path, inputs, shard):
 
 BUILD = """
 import sys
-from speak.data.corpora import Cache, SyntheticCorpus
-Cache.build(SyntheticCorpus(400), sys.argv[1], 32, jobs=2, progress=False)
+from speak.data.cache import FrameCache
+from speak.synthetic.dataset import SyntheticCorpus
+FrameCache.build(SyntheticCorpus(400), sys.argv[1], 32, jobs=2, progress=False)
 """
 
 
@@ -130,14 +131,15 @@ def test_cache_leaves_nothing(tmp_path, number, group):
 TRAIN = """
 import sys
 from speak.config import configure
-from speak.data.corpora import Cache, SyntheticCorpus
+from speak.data.cache import FrameCache
+from speak.synthetic.dataset import SyntheticCorpus
 from speak.training.loop import make_accelerator, run_stage
 from speak.training.irfd import IrfdStage
 from speak.training.sync import SyncStage
 run, cache, workers = sys.argv[1:]
 c = configure('nano', checkpoint_every_s=1e6, steps_sync=90, steps_irfd=45, workers=int(workers))
 acc = make_accelerator(c)
-frames = Cache.build(SyntheticCorpus(c.clips), cache, c.size, jobs=1, progress=False)
+frames = FrameCache.build(SyntheticCorpus(c.clips), cache, c.size, jobs=1, progress=False)
 run_stage(SyncStage(c, acc, frames), run, progress=False)
 run_stage(IrfdStage(c, acc, frames), run, progress=False)
 """
@@ -180,13 +182,14 @@ def test_training_goes_on(tmp_path, workers):  # a checkpoint is written only wh
 TOGETHER = """
 import sys
 from speak.config import configure
-from speak.data.corpora import Cache, SyntheticCorpus
+from speak.data.cache import FrameCache
+from speak.synthetic.dataset import SyntheticCorpus
 from speak.training.loop import make_accelerator, run_stage
 from speak.training.sync import SyncStage
 c = configure('nano', checkpoint_every_s=1e6, steps_sync=100000)
 acc = make_accelerator(c)
 with acc.main_process_first():
-    frames = Cache.build(SyntheticCorpus(c.clips), sys.argv[1] + '/cache', c.size, jobs=1, progress=False)
+    frames = FrameCache.build(SyntheticCorpus(c.clips), sys.argv[1] + '/cache', c.size, jobs=1, progress=False)
 run_stage(SyncStage(c, acc, frames), sys.argv[1], progress=False)
 """
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from speak.data.audio import write_audio
 from speak.data.images import write_image
 from speak.data.video import read_video
-from speak.data.synthetic import Factors, render, truth
+from speak.synthetic.corpus import Factors, make_tracks, render
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def check_quiet(done):
 
 @pytest.mark.slow
 def test_generate_and_doctor_need_no_cache(tmp_path, speak):
-    someone = truth(Factors(11006, 11007, 2, 2 * 10**8 + 91, 'neutral', 0, 2 * 10**8 + 91))
+    someone = make_tracks(Factors(11006, 11007, 2, 2 * 10**8 + 91, 'neutral', 0, 2 * 10**8 + 91))
     write_image(tmp_path / 'who.png', render(someone, 256, [0]).frames[0])
     write_audio(tmp_path / 'speech.wav', someone.wave[:8000])
     options = ('--identity', tmp_path / 'who.png', '--audio', tmp_path / 'speech.wav', '--out', tmp_path / 'out.mp4')

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from ..config import FPS, SAMPLE_RATE, SpeakError
+from ..config import FPS, SAMPLE_RATE
 from .containers import FORMATS_WITH_LENGTH
 from .decoding import decode_frames, first_frame
 from .downmix import downmix
 from .files import FilePath, atomic_file
 from .media import probe
+from ..errors import SpeakError
 
 # %% ../../nbs/data/audio.ipynb #fa7be1df
 def _resampler(rate, channels):

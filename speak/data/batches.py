@@ -24,7 +24,7 @@ from .head_pose import encode_pose, fit_head_pose
 from .landmarks import mouth_box, mouth_opening
 from ..errors import SpeakError
 from ..labels import EMOTIONS
-from ..stopping import deaf_helpers
+from ..stopping import signals_blocked
 
 # %% ../../nbs/data/batches.ipynb #ecff7d6a
 JAW_AT_P95 = 0.5  # opening of the jaw at the 95th percentile of a clip
@@ -417,7 +417,7 @@ class _WorkerBatches(Dataset):
             batch: Any = self.batches[step]
         except SpeakError as e:
             batch = e
-        return batch, getattr(self.batches.cache, 'news', list)()
+        return batch, getattr(self.batches.cache, 'take_rejected', list)()
 
 
 def load_batches(batches: Batches, first: int, last: int) -> Iterator[dict[str, Tensor]]:
@@ -434,7 +434,7 @@ def load_batches(batches: Batches, first: int, last: int) -> Iterator[dict[str, 
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # its own, or starting to load would move torch's random state
     )
-    with deaf_helpers():
+    with signals_blocked():
         loading = iter(sent)
     for batch, unreadable in loading:
         for clip, reason in unreadable:

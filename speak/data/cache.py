@@ -19,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-from ..config import FPS, SAMPLE_RATE, SpeakError
+from ..config import FPS, SAMPLE_RATE
 from .clips import N_LABELS, N_SURFACE_POINTS, ClipArrays, ClipInfo, Corpus
+from ..errors import SpeakError
 from ..progress import progress_bar
-from ..stopping import deaf_helpers, stopping
+from ..stopping import signals_blocked, stopping
 
 # %% ../../nbs/data/cache.ipynb #09719772
 MAX_UNREADABLE_SHARE = 0.05  # of a corpus; past it the run stops
@@ -115,7 +116,7 @@ def _load_clips(
     "Write every clip's arrays into files, by several processes."
     n, loaded, rejected = len(corpus.clips), {}, {}
     pool = Parallel(jobs or -1, return_as='generator', batch_size=min(16, 1 + n // 400), idle_worker_timeout=10)
-    with deaf_helpers():
+    with signals_blocked():
         results = pool(delayed(_load_clip)(corpus, i, size, folder) for i in range(n))
     with warnings.catch_warnings(), closing(results):
         warnings.filterwarnings('ignore', '.* tasks', UserWarning)  # joblib's, when it is stopped early

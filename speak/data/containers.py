@@ -17,8 +17,8 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
-from ..config import SpeakError
 from .files import FilePath, check_input
+from ..errors import SpeakError
 
 # %% ../../nbs/data/containers.ipynb #419edaa9
 FORMATS_WITH_LENGTH = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'wav', 'flac')  # with an index that can be trusted

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import SpeakError
 from .cache import FrameCache
 from .clips import Corpus
 from .folder import ClipFolder, ShardFolder
+from ..errors import SpeakError
 
 # %% ../../nbs/data/corpora.ipynb #245b4284
 def open_corpus(

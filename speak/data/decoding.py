@@ -16,11 +16,11 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from ..config import SpeakError
 from .containers import FORMATS_WITH_LENGTH, DecodedFrame, decode_stream, open_container, streams_of
 from .downmix import downmix
 from .files import FilePath, check_input
 from .images import image_frames, read_by_pillow
+from ..errors import SpeakError
 
 log = logging.getLogger('speak')  # what a user should know of a file that is used all the same
 

@@ -17,8 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from skimage import data
 from skimage.feature import Cascade
 
-from ..config import SpeakError
 from .files import FilePath
+from ..errors import SpeakError
 
 # %% ../../nbs/data/faces.ipynb #e643a2a7
 class Box(NamedTuple):

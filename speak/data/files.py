@@ -15,7 +15,7 @@ from pathlib import Path
 
 import av
 
-from ..config import SpeakError
+from ..errors import SpeakError
 
 FilePath = str | os.PathLike  # what readers and writers accept as a path
 

@@ -18,14 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
+from ..config import FPS, SAMPLE_RATE
+from .audio import read_audio
+from .clips import ClipArrays, ClipInfo
 from .head_crop import Square, apply_crop
 from .landmarks import eye_opening
-from .clips import ClipArrays, ClipInfo
-from .audio import read_audio
 from .loudness import SpeechLevel
 from .media import probe
 from .video import video_frames
+from ..errors import SpeakError, nearest
 from ..labels import EMOTIONS
 
 # %% ../../nbs/data/folder.ipynb #efe408eb

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..config import SpeakError
 from .faces import Box, detect_faces, foreground_faces
 from .files import FilePath
 from .media import probe
 from .video import video_frames
+from ..errors import SpeakError
 
 # %% ../../nbs/data/head_crop.ipynb #24f38f67
 ENLARGE = 1.6  # square side over face box side

@@ -19,9 +19,9 @@ import av
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from ..config import SpeakError
 from .containers import DecodedFrame, open_container, streams_of
 from .files import FilePath, atomic_file, check_input
+from ..errors import SpeakError
 
 # %% ../../nbs/data/images.ipynb #45370c11
 def composite_on_gray(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import SpeakError
+from ..errors import SpeakError
 
 # %% ../../nbs/data/landmarks.ipynb #c334722b
 def check_landmarks(landmarks: np.ndarray) -> np.ndarray:  # (...,68,2) float64

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import av
 
-from ..config import SpeakError
 from .containers import open_container, packets_end, streams_of
 from .decoding import choose_track, first_frame
 from .files import FilePath, check_input
 from .images import image_frames, read_by_pillow
 from .video import display_transform, square_pixel_size
+from ..errors import SpeakError
 
 # %% ../../nbs/data/media.ipynb #87ab7bca
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
+from ..config import FPS, SAMPLE_RATE
 from speak.data.cache import (
     MAX_UNREADABLE_SHARE,
     FrameCache,
@@ -30,6 +30,7 @@ from speak.data.cache import (
 )
 from .clips import ClipArrays, ClipInfo, Corpus
 from .folder import ClipFolder
+from ..errors import SpeakError, nearest
 
 # %% ../../nbs/data/streaming.ipynb #6b3e5c03
 EXCERPT_FRAMES = 96  # of a clip that are held at most

@@ -17,11 +17,12 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 
-from ..config import FPS, SpeakError
+from ..config import FPS
 from .color import to_bt709, untagged_colorspace
 from .decoding import decode_frames, first_frame
 from .files import FilePath
 from .images import composite_on_gray
+from ..errors import SpeakError
 
 # %% ../../nbs/data/video.ipynb #1ed68695
 class DisplayTransform(NamedTuple):

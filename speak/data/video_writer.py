@@ -14,9 +14,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ..config import FPS, SAMPLE_RATE, SpeakError
+from ..config import FPS, SAMPLE_RATE
 from .audio import check_wave
 from .files import FilePath, atomic_file, write_error
+from ..errors import SpeakError
 
 # %% ../../nbs/data/video_writer.ipynb #4e680b5d
 _AAC_RATES = av.codec.Codec('aac', 'w').audio_rates

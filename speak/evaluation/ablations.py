@@ -11,8 +11,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from ..config import Config, SpeakError, configure, nearest
-from ..data.corpora import FrameCache, open_corpus, open_stills
+from ..config import Config, configure
+from ..data.cache import FrameCache
+from ..data.corpora import open_corpus, open_stills
+from ..errors import SpeakError, nearest
 from ..training.checkpoint import load_tensors
 from ..training.irfd import IrfdStage
 from ..training.loop import make_accelerator, run_stage
@@ -163,7 +165,7 @@ def train_row(
     sync, one, two = stage_folders(row, c, run_dir)
     acc, todo = make_accelerator(c), steps_of(row, c)
     cache = FrameCache.build(
-        open_corpus('synthetic', c.clips, longest=c.clip_frames, brief=c.brief),
+        open_corpus('synthetic', c.clips, max_frames=c.clip_frames, n_short_clips=c.brief),
         frames,
         c.size,
         jobs=1,

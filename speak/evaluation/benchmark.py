@@ -19,18 +19,20 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
-from ..data import synthetic
-from ..data.landmarks import interocular, mouth_opening
+from ..config import FPS, SAMPLE_RATE
 from ..data.audio import write_audio
 from ..data.images import write_image
+from ..data.landmarks import interocular, mouth_opening
+from ..data.readers import VIDEOS
 from ..data.video import pingpong_index, read_video
 from ..data.video_writer import VideoWriter, write_video
-from ..data.readers import VIDEOS
-from ..data.synthetic import Clip, Factors, factors_for, recombine, render
+from ..errors import SpeakError
 from .metrics import make_metric
 from .tables import interval
+from ..labels import EMOTIONS
 from ..progress import progress_bar
+from ..synthetic import corpus as synthetic
+from ..synthetic.corpus import Clip, Factors, factors_for, recombine, render
 
 # %% ../../nbs/evaluation/benchmark.ipynb #eb7a8e77
 VERSION = 'four-input-1'  # changes whenever `cases` gives other cases
@@ -90,7 +92,7 @@ def fingerprint(some) -> str:  # of `Case`s
     ).hexdigest()[:16]
 
 # %% ../../nbs/evaluation/benchmark.ipynb #88e81561
-truth = lru_cache(256)(synthetic.truth)
+truth = lru_cache(256)(synthetic.make_tracks)
 
 
 @lru_cache(64)
@@ -301,7 +303,7 @@ def made_by(pipe) -> callable:  # `pipeline.SpeakPipeline`, or anything that is 
 @lru_cache(256)
 def _read_exact(case, size, judges, T):
     a = ground_truth(case, size)
-    return read_clip(a.frames[:T], a.truth.wave, judges)
+    return read_clip(a.frames[:T], a.tracks.wave, judges)
 
 
 def score(
@@ -341,7 +343,7 @@ def score(
         frames = frames[:T]
         if frames.shape[1:3] != (size, size):
             frames = np.stack([np.asarray(Image.fromarray(f).resize((size, size), Image.LANCZOS)) for f in frames])
-        wave = answer.truth.wave
+        wave = answer.tracks.wave
         m, t = read_clip(frames, wave, judges), _read_exact(c, size, judges, len(frames))
         rows[c.name] = clip_scores(m, t, c, answer.head_pose[: len(frames)])
         mine = face(c.identity)

@@ -27,17 +27,21 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.models.resnet import BasicBlock
 
-from ..config import EMOTIONS, FPS, Config, SpeakError, nearest
-from ..data import synthetic
-from ..data.corpora import LANDMARKS_HOW, FrameCache, SyntheticCorpus
+from ..config import FPS, Config
+from ..data.cache import FrameCache
+from ..data.corpora import LANDMARKS_HOW
 from ..data.head_pose import HEAD_MODEL, POSE_SCALE, head_pose
 from ..data.landmarks import interocular, mouth_box, mouth_opening
 from ..data.sampling import MOUTH_SCALE, Batches, color_jitter
+from ..errors import SpeakError, nearest
 from .metrics import SyncOffset
+from ..labels import EMOTIONS
 from ..models.irfd import uint8_to_float
 from ..paper.syncnet import SyncNet, crop_mouth
 from ..progress import progress_bar
-from ..stopping import deaf_helpers, stopping
+from ..stopping import signals_blocked, stopping
+from ..synthetic import corpus as synthetic
+from ..synthetic.dataset import SyntheticCorpus
 from ..training.loop import Stage
 from ..training.sync import SyncStage
 
@@ -87,13 +91,13 @@ class FaceDataset:
             try:
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(parents=True)
-                clips = [synthetic.truth(_pool_factors(split, i, seed)) for i in range(pool)]
+                clips = [synthetic.make_tracks(_pool_factors(split, i, seed)) for i in range(pool)]
                 extra = dict(frames=(size, size, 3), landmarks=(68, 2), pose=(3,))
                 whole = {
                     n: np.lib.format.open_memmap(part / f'{n}.npy', 'w+', kind, (people * each, *extra.get(n, ())))
                     for n, kind in cls.kinds.items()
                 }
-                with deaf_helpers():
+                with signals_blocked():
                     drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(
                         delayed(_portraits_of)(clips, split, j, each, size, seed) for j in range(people)
                     )
@@ -730,7 +734,7 @@ def measure(judges: Judges, corpus: SyntheticCorpus, cache: FrameCache, every: i
     for i, clip in enumerate(progress_bar(cache.clips, 'measure', disable=not progress)):
         at = slice(cache.start[i], cache.start[i + 1])
         frames = np.array(cache.frames[at])
-        pose = synthetic.truth(by_name[clip.name]).pose[: len(frames), :3]
+        pose = synthetic.make_tracks(by_name[clip.name]).pose[: len(frames), :3]
         r, some, true = judges.read(frames), slice(None, None, every), np.array(cache.landmarks[at])
         points.append(100 * np.linalg.norm(r['landmarks'] - true, axis=-1).mean(1)[some] / interocular(true)[some])
         turned.append(np.abs(r['pose'] - pose)[some])

@@ -19,9 +19,11 @@ from scipy.fft import dct
 from skimage.metrics import mean_squared_error, structural_similarity
 from torch.nn.functional import pairwise_distance
 
-from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError, nearest
+from ..config import FPS, SAMPLE_RATE
 from ..data.head_pose import head_pose
 from ..data.landmarks import interocular
+from ..errors import SpeakError, nearest
+from ..labels import EMOTIONS
 
 # %% ../../nbs/evaluation/metrics.ipynb #bbf6a2e3
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from ..config import SpeakError, nearest
+from ..errors import SpeakError, nearest
 
 # %% ../../nbs/evaluation/tables.ipynb #d61b2a75
 DIRECTIONS = {

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import FPS, SAMPLE_RATE, SpeakError
+from ..config import FPS, SAMPLE_RATE
+from ..errors import SpeakError
 
 # %% ../../nbs/paper/audio.ipynb #2fcc72af
 STRIDE = 320  # samples between two vectors of the convolutions, in both architectures

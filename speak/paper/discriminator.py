@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..config import SpeakError
+from ..errors import SpeakError
 
 # %% ../../nbs/paper/discriminator.ipynb #b8242c2d
 def spectral_conv(in_dim: int, out_dim: int, kernel: int, stride: int) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG19_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from ..config import SpeakError
+from ..errors import SpeakError
 
 # %% ../../nbs/paper/perceptual.ipynb #c599b31a
 # Depths that are compared, and their index in torchvision's vgg19().features.

@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import Delaunay
 
-from ..caches import compiled
+from ..caches import njit_cached
 from ..data.clips import N_HEAD_POINTS, N_SURFACE_POINTS
 from ..labels import ACTION_UNITS, ARTICULATORS
 from .corpus import N_IDENTITIES, Clip, ClipTracks, GroundTruthFlow, HeadPose
@@ -1599,7 +1599,7 @@ def _head(identity):
     return _Head(identity)
 
 # %% ../../nbs/synthetic/cartoon.ipynb #9b4c5468
-@compiled
+@njit_cached
 def _zip(
     P, column, share, upper, lower, closure
 ):  # take `closure` of each column's lip gap back; a negative gap wholly
@@ -1621,7 +1621,7 @@ def _zip(
             P[v, 2] += share[v] * (ez[i] * (1 - f) + ez[i + 1] * f)
 
 
-@compiled
+@njit_cached
 def _place_vertices(
     base,
     fields,
@@ -1666,7 +1666,7 @@ def _place_vertices(
         screen[v, 2] = out[v, 2]
 
 
-@compiled
+@njit_cached
 def _light_vertices(
     P, tri, double, kind, tint, crease, crease_w, mouth, light, key, ambient, shine, rim, N, normal, color, spec
 ):
@@ -1733,7 +1733,7 @@ def _light_vertices(
         spec[v] = gloss * hl * hl if m != 4 else gloss * hl
 
 
-@compiled
+@njit_cached
 def _raster(screen, tri, double, uv, color, spec, atlas, head, zbuf, image, owner, size):
     zbuf[:, :] = -1e9
     owner[:, :] = 2
@@ -1784,7 +1784,7 @@ def _raster(screen, tri, double, uv, color, spec, atlas, head, zbuf, image, owne
                     image[j, i, q] = t * (wa * color[a, q] + wb * color[b, q] + wc * color[c, q]) + s
 
 
-@compiled
+@njit_cached
 def _resolve(
     image, zbuf, owner, background, over, out, cover
 ):  # average over x over pixels; what nothing covers shows the background

@@ -10,9 +10,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..config import FPS, SAMPLE_RATE, SpeakError, nearest
-from ..data.head_pose import encode_pose, fit_head_pose
+from ..config import FPS, SAMPLE_RATE
 from ..data.clips import ClipArrays, ClipInfo
+from ..data.head_pose import encode_pose, fit_head_pose
+from ..errors import SpeakError, nearest
 from ..labels import EMOTIONS
 from speak.synthetic.corpus import (
     EXTRA_TRAIN_IDS,

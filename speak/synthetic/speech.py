@@ -18,7 +18,8 @@ import espeakng_loader
 import numpy as np
 from scipy.signal import resample_poly
 
-from ..config import FPS, SAMPLE_RATE, SpeakError
+from ..config import FPS, SAMPLE_RATE
+from ..errors import SpeakError
 from ..labels import ARTICULATORS
 
 # %% ../../nbs/synthetic/speech.ipynb #7a2ac2b0

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...config import SpeakError
+from ...errors import SpeakError
 
 # %% ../../../nbs/data/prepare/clip_table.ipynb #af2ecb76
 SPLITS = ('train', 'val', 'test')

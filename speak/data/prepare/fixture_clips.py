@@ -13,20 +13,21 @@ from pathlib import Path
 import numpy as np
 
 from ...config import FPS, SAMPLE_RATE
-from .. import synthetic
-from ..corpora import SyntheticCorpus
-from ..media import write_audio, write_video
+from ..audio import write_audio
 from .records import SUFFIXES
+from ..video_writer import write_video
+from ...synthetic import corpus as synthetic
+from ...synthetic.dataset import SyntheticCorpus
 
 # %% ../../../nbs/data/prepare/fixture_clips.ipynb #3a54c5c9
 FIXTURE_SPLITS = dict(train=4, val=2, test=2)  # clips of the embedded corpus, numbered on from split to split
 
 
 @lru_cache
-def fixture_tracks(i: int) -> synthetic.Truth:  # i: 0-7
+def fixture_tracks(i: int) -> synthetic.ClipTracks:  # i: 0-7
     "What is said and shown in a fixture clip."
     factors = [f for split, n in FIXTURE_SPLITS.items() for f in SyntheticCorpus(n, split, 0).factors]
-    return synthetic.truth(factors[i])
+    return synthetic.make_tracks(factors[i])
 
 
 @lru_cache

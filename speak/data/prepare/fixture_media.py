@@ -14,10 +14,11 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from ...config import EMOTIONS, FPS, SAMPLE_RATE
-from .. import synthetic
+from ...config import FPS, SAMPLE_RATE
 from ..audio import write_audio
 from ..video_writer import write_video
+from ...labels import EMOTIONS
+from ...synthetic import corpus as synthetic
 
 # %% ../../../nbs/data/prepare/fixture_media.ipynb #ef52a229
 PICTURE_HEIGHT = 128  # of a fixture's picture, pixels
@@ -41,7 +42,7 @@ def render_head(head: Head) -> synthetic.Clip:
     pose = _FRONTAL_POSES[head.person]
     sentence = 7 * head.person + EMOTIONS.index(head.emotion)
     factors = synthetic.Factors(identity, sentence, head.person, pose, head.emotion, head.level, identity + head.level)
-    tracks = synthetic.truth(factors)
+    tracks = synthetic.make_tracks(factors)
     return synthetic.render(tracks, PICTURE_HEIGHT, np.arange(head.seconds * FPS) % len(tracks))
 
 
@@ -52,7 +53,7 @@ def write_file(path: Path, content: bytes | str):
 
 # %% ../../../nbs/data/prepare/fixture_media.ipynb #ff267e8b
 def _speech(clip):
-    return np.resize(clip.truth.wave, round(len(clip.frames) / FPS * SAMPLE_RATE))  # as long as the frames
+    return np.resize(clip.tracks.wave, round(len(clip.frames) / FPS * SAMPLE_RATE))  # as long as the frames
 
 
 def _copy_streams(source, target, sound_only):  # the same packets in another container
@@ -107,7 +108,7 @@ def render_scene(
     seed: int = 0,  # of the sentence and the wall
 ) -> Scene:
     "A person who speaks and drifts through a wide picture."
-    tracks = synthetic.truth(synthetic.Factors(person, 11007 + seed, 2, pose, 'neutral', 0, 200000091))
+    tracks = synthetic.make_tracks(synthetic.Factors(person, 11007 + seed, 2, pose, 'neutral', 0, 200000091))
     T = min(len(tracks), round(seconds * FPS))
     head = synthetic.render(tracks, side, np.arange(T))
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))

@@ -13,9 +13,9 @@ from contextlib import closing, contextmanager
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from ...config import SpeakError
+from ...errors import SpeakError
 from ...progress import progress_bar
-from ...stopping import deaf_helpers
+from ...stopping import signals_blocked
 
 # %% ../../../nbs/data/prepare/parallel.ipynb #bac6b9a5
 @contextmanager
@@ -58,7 +58,7 @@ def _results(function, tasks, jobs, unit, total, done) -> Iterator:
     except ValueError:
         pool = None  # ray's back end has only lists
     if pool:
-        with deaf_helpers():
+        with signals_blocked():
             results = pool(delayed(function)(*t) for t in tasks)
         with closing(results):
             yield from progress_bar(results, **bar)

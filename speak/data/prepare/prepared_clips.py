@@ -18,14 +18,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ...config import FPS, SpeakError
-from .. import synthetic
-from ..corpora import SyntheticCorpus
-from ..faces import Square, apply_crop
-from ..media import audio_chunks, probe, video_frames
+from ...config import FPS
+from ..audio import audio_chunks
+from ..head_crop import Square, apply_crop
+from ..media import probe
 from .clip_table import NUMBER_COLUMNS, SPLITS, read_table
 from .records import SUFFIXES
 from .shards import sample_name
+from ..video import video_frames
+from ...errors import SpeakError
+from ...synthetic import corpus as synthetic
+from ...synthetic.dataset import SyntheticCorpus
 
 # %% ../../../nbs/data/prepare/prepared_clips.ipynb #4641191e
 class ShardFiles:
@@ -97,7 +100,7 @@ def pad_to_square(
     frame: np.ndarray,  # uint8 (H,W,3)
     size: int,
 ) -> np.ndarray:  # (size,size,3)
-    "A frame padded to a square and resampled, as `corpora.ClipFolder` reads it."
+    "A frame padded to a square and resampled, as `folder.ClipFolder` reads it."
     H, W = frame.shape[:2]
     side = max(H, W)
     return apply_crop(frame, Square((W - side) // 2, (H - side) // 2, side), size)
@@ -215,7 +218,7 @@ class EmbeddedClips:
             self.table[c] = np.nan
         for kind in SUFFIXES:
             self.table[f'has_{kind}'] = True
-        self.tracks = lru_cache(8)(lambda i: synthetic.truth(self.factors[i]))  # of clip i
+        self.tracks = lru_cache(8)(lambda i: synthetic.make_tracks(self.factors[i]))  # of clip i
 
     def __len__(self):
         return len(self.table)

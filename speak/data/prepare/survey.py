@@ -12,13 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ...config import FPS, SpeakError
-from ..corpora import source_frame_index
-from ..faces import head_pose, mouth_opening
-from ..media import SILENT
+from ...config import FPS
+from ..decoding import SILENCE_PEAK
+from ..folder import source_frame_index
+from ..head_pose import head_pose
+from ..landmarks import mouth_opening
 from .loudness import Loudness, loudness
 from .prepared_clips import Clips
 from .sync_offset import MAX_OFFSET, envelope_offset, longest_known, shift_envelope
+from ...errors import SpeakError
 from ...progress import progress_bar
 
 # %% ../../../nbs/data/prepare/survey.ipynb #a749fde2
@@ -94,7 +96,7 @@ def _measure_sound(clips: Clips, i: int, figures: ClipFigures) -> Loudness | Non
     if chunks is None:
         return None
     found = loudness(chunks)
-    if found.peak_db < 20 * np.log10(SILENT):
+    if found.peak_db < 20 * np.log10(SILENCE_PEAK):
         raise SpeakError(f"{clips.file(i, 'audio')} is silent from start to end.")
     figures.sound_s, figures.rms_db, figures.peak_db = found.seconds, found.rms_db, found.peak_db
     figures.clipped, figures.silent = found.clipped, found.silent

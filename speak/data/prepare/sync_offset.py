@@ -70,7 +70,7 @@ def shift_envelope(
     envelope: np.ndarray,  # (T,)
     ahead: int,  # frames by which the sound was ahead
 ) -> np.ndarray:  # (T,)
-    "The envelope of the sound as `corpora.ClipFolder` gives it: moved to where its mouth is."
+    "The envelope of the sound as `folder.ClipFolder` gives it: moved to where its mouth is."
     T, silence = len(envelope), np.zeros(min(abs(ahead), len(envelope)))
     if ahead > 0:
         return np.concatenate([silence, envelope])[:T]
