@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DIRECTIONS', 'ROWS', 'DATASETS', 'EMBEDDED', 'TABLES', 'TITLES', 'published_numbers', 'write_result', 'comparable',
-           'read_results', 'interval', 'table', 'to_markdown', 'to_csv', 'tex_escape', 'to_latex', 'write_tables']
+           'read_results', 'Interval', 'confidence_interval', 'table', 'to_markdown', 'to_csv', 'tex_escape',
+           'to_latex', 'write_tables']
 
 # %% ../../nbs/evaluation/tables.ipynb #a9b7a253
 import json
@@ -12,6 +13,7 @@ import os
 import re
 from datetime import date as Date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,64 +22,45 @@ from scipy.stats import t as student
 from ..errors import SpeakError, nearest
 
 # %% ../../nbs/evaluation/tables.ipynb #d61b2a75
-DIRECTIONS = {
-    'SSIM': 'higher',
-    'PSNR': 'higher',
-    'F-LMD': 'lower',
-    'M-LMD': 'lower',
-    'Sync_conf': 'higher',  # section 4.3.2
-    'Lip-sync': 'higher',
-    'Head naturalness': 'higher',
-    'Video realness': 'higher',
-}  # section 4.4.3
-_five, _marks = ('SSIM', 'PSNR', 'F-LMD', 'M-LMD', 'Sync_conf'), ('Lip-sync', 'Head naturalness', 'Video realness')
-_PRINTED = {
-    1: (
-        ('MEAD', 'HDTF'),
-        _five,
-        '''
+_FIVE = ('SSIM', 'PSNR', 'F-LMD', 'M-LMD', 'Sync_conf')  # section 4.3.2
+_MARKS = ('Lip-sync', 'Head naturalness', 'Video realness')  # section 4.4.3
+DIRECTIONS = {m: 'lower' if 'LMD' in m else 'higher' for m in (*_FIVE, *_MARKS)}  # which value is better
+
+_PRINTED_1 = '''
   ATVG            0.73 29.33 3.36 5.82 3.81   0.67 28.13 3.22 4.16 3.93
   EAMM            0.44 28.54 5.78 5.83 1.54   0.36 27.66 6.04 5.92 1.72
   PC-AVS          0.61 29.07 5.36 4.41 3.37   0.53 27.94 5.52 4.67 3.22
   Wav2Lip         0.69 29.01 3.57 3.36 5.83   0.48 27.98 4.77 4.24 3.76
   Ground truth    1    nan   0    0    5.41   1    nan   0    0    5.23
-  SPEAK           0.81 29.31 2.48 3.25 3.99   0.83 29.46 2.32 3.02 3.96''',
-    ),
-    2: (
-        ('MEAD', 'CREMA-D'),
-        _marks,
-        '''
+  SPEAK           0.81 29.31 2.48 3.25 3.99   0.83 29.46 2.32 3.02 3.96'''
+_PRINTED_2 = '''
   ATVG            3.89 3.71 3.82              4.23 3.54 3.85
   EAMM            3.92 1.63 1.86              3.97 1.56 1.86
   PC-AVS          3.41 1.87 2.33              3.42 1.86 2.45
   Wav2Lip         4.03 1.42 1.54              4.21 1.31 1.58
   Ground truth    4.76 4.91 4.89              4.88 4.89 4.96
-  SPEAK           4.12 3.97 4.09              4.23 3.67 4.11''',
-    ),
-    3: (
-        ('MEAD', 'HDTF'),
-        _five,
-        '''
+  SPEAK           4.12 3.97 4.09              4.23 3.67 4.11'''
+_PRINTED_3 = '''
   w/o L_identity  0.63 25.23 4.26 3.29 3.06   0.66 25.47 4.11 3.13 3.01
   w/o L_cls       0.75 28.11 2.78 3.27 3.81   0.79 28.33 2.65 3.08 3.82
   w/o L_pose      0.65 25.89 3.39 3.51 3.72   0.67 26.12 3.26 3.27 3.68
   w/o L_emotion   0.69 26.74 3.21 3.14 3.29   0.71 26.84 3.12 3.02 3.29
   w/o L_self      0.58 25.45 3.87 3.66 3.12   0.61 25.79 3.79 3.54 3.07
-  SPEAK           0.81 29.31 2.48 3.25 3.99   0.83 29.46 2.32 3.02 3.96''',
-    ),
-    4: (
-        ('MEAD', 'HDTF'),
-        _five,
-        '''
+  SPEAK           0.81 29.31 2.48 3.25 3.99   0.83 29.46 2.32 3.02 3.96'''
+_PRINTED_4 = '''
   w/o IRFD        0.55 24.77 5.25 3.88 2.96   0.58 24.89 5.17 3.71 2.92
   w/o L_GAN       0.61 26.69 4.12 3.81 3.14   0.62 26.88 3.99 3.67 3.02
   w/o L_vgg       0.72 27.01 3.37 3.76 3.67   0.75 27.13 3.21 3.64 3.61
   w/o L_sync      0.72 28.41 2.64 4.14 3.16   0.76 28.57 2.52 3.98 3.15
-  SPEAK           0.81 29.31 2.48 3.25 3.99   0.83 29.46 2.32 3.02 3.96''',
-    ),
+  SPEAK           0.81 29.31 2.48 3.25 3.99   0.83 29.46 2.32 3.02 3.96'''
+_PRINTED = {  # table: (data sets, metrics, rows)
+    1: (('MEAD', 'HDTF'), _FIVE, _PRINTED_1),
+    2: (('MEAD', 'CREMA-D'), _MARKS, _PRINTED_2),
+    3: (('MEAD', 'HDTF'), _FIVE, _PRINTED_3),
+    4: (('MEAD', 'HDTF'), _FIVE, _PRINTED_4),
 }
 
-
+# %% ../../nbs/evaluation/tables.ipynb #6f7a57a1
 def published_numbers() -> pd.DataFrame:  # table, method, dataset, metric, value
     "Every number of the paper's Tables 1-4; NaN where a dash is printed."
     rows = []
@@ -89,16 +72,15 @@ def published_numbers() -> pd.DataFrame:  # table, method, dataset, metric, valu
     return pd.DataFrame(rows, columns=['table', 'method', 'dataset', 'metric', 'value'])
 
 
-ROWS = {
-    n: list(g.method.unique()) for n, g in published_numbers().groupby('table')
-}  # of each table, in the paper's order
+# The rows of each table, in the paper's order, and its data sets.
+ROWS = {n: list(g.method.unique()) for n, g in published_numbers().groupby('table')}
 DATASETS = tuple(published_numbers().dataset.unique())
 
 # %% ../../nbs/evaluation/tables.ipynb #093cf4d2
-_ARROW = dict(higher=' ↑', lower=' ↓', zero=' →0')
 EMBEDDED = 'synthetic'  # the name of the embedded corpus
 TABLES = (1, 3, 4, 'extra')
-_FIELDS = dict(
+_ARROW = dict(higher=' ↑', lower=' ↓', zero=' →0')
+_FIELDS = dict(  # of a result
     table=(int, str, list),
     row=str,
     seed=int,
@@ -114,7 +96,7 @@ _METRIC = dict(value=(int, float, type(None)), definition=str, unit=str, directi
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
-def _fields(values, kinds, what) -> str:
+def _field_problem(values, kinds, what) -> str:
     "What is wrong with the fields of a record; '' when nothing is."
     if not isinstance(values, dict):
         return f"{what} must be an object with {', '.join(kinds)}"
@@ -122,15 +104,14 @@ def _fields(values, kinds, what) -> str:
         if k not in values:
             return f"{what} has no '{k}'"
         if not isinstance(values[k], kind) or isinstance(values[k], bool):
-            names = ' or '.join(
-                'null' if c is type(None) else c.__name__ for c in (kind if isinstance(kind, tuple) else (kind,))
-            )
+            kinds_allowed = kind if isinstance(kind, tuple) else (kind,)
+            names = ' or '.join('null' if c is type(None) else c.__name__ for c in kinds_allowed)
             return f"'{k}' of {what} is {values[k]!r} and must be {names}"
     return ''
 
-
-def _corpus(name) -> str:
-    "What is wrong with a corpus's name: it heads columns, so the embedded corpus never passes for another one, and the paper's are spelled as there."
+# %% ../../nbs/evaluation/tables.ipynb #ff08e618
+def _corpus_problem(name) -> str:
+    "What is wrong with a corpus's name; '' when nothing is."
     if not _NAME.fullmatch(name):
         return f"the corpus '{name}' must be made of letters, digits, '.', '_' and '-'"
     if name != EMBEDDED and re.search('synth|embed', name, re.I):
@@ -141,10 +122,8 @@ def _corpus(name) -> str:
     return ''
 
 
-def _problem(r) -> str:
-    "What is wrong with a result; '' when nothing is."
-    if p := _fields(r, _FIELDS, 'a result'):
-        return p
+def _row_problem(r) -> str:
+    "What is wrong with a result's tables, row, seed, preset and corpus; '' when nothing is."
     tables = r['table'] if isinstance(r['table'], list) else [r['table']]
     if not tables or len(set(map(str, tables))) < len(tables):
         return f"'table' is {r['table']}; it must name each table once"
@@ -152,46 +131,65 @@ def _problem(r) -> str:
         if isinstance(n, bool) or n not in TABLES:
             return f"there is no table {n!r} for results; known are 1, 3, 4 and 'extra'"
         if n != 'extra' and r['row'] not in ROWS[n]:
-            return f"table {n} has no row '{r['row']}': {nearest(r['row'], ROWS[n])} Rows of your own go into table 'extra'"
+            hint = nearest(r['row'], ROWS[n])
+            return f"table {n} has no row '{r['row']}': {hint} Rows of your own go into table 'extra'"
     if not r['row'].strip():
         return "'row' is empty"
     if r['seed'] < 0:
         return f"'seed' is {r['seed']} and must be 0 or more"
     if not _NAME.fullmatch(r['preset']):
         return f"the preset '{r['preset']}' must be made of letters, digits, '.', '_' and '-'"
-    if p := _corpus(r['corpus']):
+    return _corpus_problem(r['corpus'])
+
+# %% ../../nbs/evaluation/tables.ipynb #335da9ed
+def _metric_problem(name, m) -> str:
+    "What is wrong with one metric of a result; '' when nothing is."
+    if p := _field_problem(m, _METRIC, f"metric '{name}'"):
+        return p
+    if m['value'] is not None and not np.isfinite(m['value']):
+        return f"'value' of metric '{name}' is {m['value']}; where there is no number it must be null"
+    if m['direction'] not in _ARROW:
+        return f"'direction' of metric '{name}' is '{m['direction']}' and must be {', '.join(_ARROW)}"
+    if name in DIRECTIONS and m['direction'] != DIRECTIONS[name]:
+        return f"'direction' of metric '{name}' is '{m['direction']}'; in the paper {DIRECTIONS[name]} is better"
+    if not m['definition'].strip():
+        return f"metric '{name}' has no definition; a figure needs one"
+    return ''
+
+
+def _is_date(text) -> bool:  # YYYY-MM-DD
+    try:
+        return Date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _is_number(x, kind) -> bool:
+    return isinstance(x, kind) and not isinstance(x, bool) and 0 <= x < np.inf
+
+# %% ../../nbs/evaluation/tables.ipynb #17e31bd1
+def _problem(r) -> str:
+    "What is wrong with a result; '' when nothing is."
+    if p := _field_problem(r, _FIELDS, 'a result') or _row_problem(r):
         return p
     for k, v in r['steps'].items():
-        if not isinstance(v, int) or isinstance(v, bool) or v < 0:
+        if not _is_number(v, int):
             return f"'steps' of '{k}' is {v!r} and must be a whole number from 0"
     if not r['metrics']:
         return "'metrics' is empty"
     for name, m in r['metrics'].items():
-        if p := _fields(m, _METRIC, f"metric '{name}'"):
+        if p := _metric_problem(name, m):
             return p
-        if m['value'] is not None and not np.isfinite(m['value']):
-            return f"'value' of metric '{name}' is {m['value']}; where there is no number it must be null"
-        if m['direction'] not in _ARROW:
-            return f"'direction' of metric '{name}' is '{m['direction']}' and must be {', '.join(_ARROW)}"
-        if name in DIRECTIONS and m['direction'] != DIRECTIONS[name]:
-            return f"'direction' of metric '{name}' is '{m['direction']}'; in the paper {DIRECTIONS[name]} is better"
-        if not m['definition'].strip():
-            return f"metric '{name}' has no definition; a figure needs one"
-    try:
-        ok = Date.fromisoformat(r['date']).isoformat() == r['date']
-    except ValueError:
-        ok = False
-    if not ok:
+    if not _is_date(r['date']):
         return f"'date' is '{r['date']}' and must be YYYY-MM-DD"
-    h = r.get('hours')
-    if h is not None and (not isinstance(h, (int, float)) or isinstance(h, bool) or not 0 <= h < np.inf):
-        return f"'hours' is {h!r} and must be a number from 0"
+    if r.get('hours') is not None and not _is_number(r['hours'], (int, float)):
+        return f"'hours' is {r['hours']!r} and must be a number from 0"
     if unknown := set(r) - set(_FIELDS) - {'hours'}:
         return f"unknown field '{min(unknown)}': {nearest(min(unknown), [*_FIELDS, 'hours'])}"
     return ''
 
-
-def _write(path, text):
+# %% ../../nbs/evaluation/tables.ipynb #62d1dc7c
+def _write_file(path, text):
     "Whole or not at all."
     path = Path(path)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
@@ -207,59 +205,61 @@ def _write(path, text):
         if part.exists():
             part.unlink()
 
+
+def _plain(x):  # numpy's numbers are no JSON
+    if isinstance(x, dict):
+        return {k: _plain(v) for k, v in x.items()}
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def _without_infinities(m):  # a metric; what is not even an object is refused later
+    value = m.get('value') if isinstance(m, dict) else None
+    return {**m, 'value': None} if isinstance(value, float) and not np.isfinite(value) else m
+
 # %% ../../nbs/evaluation/tables.ipynb #de9aa450
 def write_result(
-    folder,  # made when missing
-    table,  # 1, 3, 4 or 'extra', or a list of these
+    folder: str | Path,  # made when missing
+    table: int | str | list,  # 1, 3, 4 or 'extra', or a list of these
     row: str,
     seed: int,
     preset: str,
     corpus: str,
     steps: dict,  # {stage: training steps}
-    metrics: dict,  # {name: dict(value, definition, unit, direction)}; a value that is NaN or infinite is kept as null
+    metrics: dict,  # {name: dict(value, definition, unit, direction)}
     code_version: str,
     date: str,  # YYYY-MM-DD
     command: str,
     hours: float = None,
 ) -> Path:
-    "One evaluated run as a file, whole or not at all. The same row, seed, preset and corpus replaces what was there. Raises SpeakError for what `read_results` would refuse."
+    """One evaluated run as a file. The same row, seed, preset and corpus replaces what was there.
 
-    def plain(x):  # numpy's numbers are no JSON
-        if isinstance(x, dict):
-            return {k: plain(v) for k, v in x.items()}
-        return x.item() if isinstance(x, np.generic) else x
-
-    metrics = plain(metrics)
-    if isinstance(metrics, dict):  # what is not even an object is refused below
-        metrics = {
-            k: {**m, 'value': None}
-            if isinstance(m, dict) and isinstance(m.get('value'), float) and not np.isfinite(m['value'])
-            else m
-            for k, m in metrics.items()
-        }
+    Raises SpeakError for what `read_results` would refuse."""
+    metrics = _plain(metrics)
+    if isinstance(metrics, dict):
+        metrics = {k: _without_infinities(m) for k, m in metrics.items()}
     record = dict(
         table=table,
         row=row,
-        seed=plain(seed),
+        seed=_plain(seed),
         preset=preset,
         corpus=corpus,
-        steps=plain(steps),
+        steps=_plain(steps),
         metrics=metrics,
         code_version=code_version,
         date=date,
         command=command,
     )
     if hours is not None:
-        record['hours'] = plain(hours)
-    name = f"the result of row '{row}', seed {seed},"
+        record['hours'] = _plain(hours)
     if p := _problem(record):
-        raise SpeakError(f"{name} is not written: {p}.")
+        raise SpeakError(f"the result of row '{row}', seed {seed}, is not written: {p}.")
     path = Path(folder) / f"{preset}-{corpus}-{re.sub('[^A-Za-z0-9]+', '_', row).strip('_')}-seed{seed}.json"
     if path.exists() and (other := _load(path)['row']) != row:
         raise SpeakError(
-            f"{path} holds row '{other}', whose name differs from '{row}' in signs only; one of them needs another name."
+            f"{path} holds row '{other}', whose name differs from '{row}' in signs only; "
+            "one of them needs another name."
         )
-    _write(path, json.dumps(record, indent=1, ensure_ascii=False) + '\n')
+    _write_file(path, json.dumps(record, indent=1, ensure_ascii=False) + '\n')
     return path
 
 
@@ -284,22 +284,27 @@ def comparable(
     if (d := results.duplicated(key, keep=False)).any():
         a, b = results[d].sort_values(key, key=lambda c: c.astype(str)).iloc[:2].to_dict('records')
         raise SpeakError(
-            f"{a['file']} and {b['file']} both are row '{a['row']}', seed {a['seed']}, of table {a['table']}, preset {a['preset']}, on {a['corpus']}; one of them must go."
+            f"{a['file']} and {b['file']} both are row '{a['row']}', seed {a['seed']}, of table {a['table']}, "
+            f"preset {a['preset']}, on {a['corpus']}; one of them must go."
         )
     for (preset, corpus, metric), g in results.groupby(['preset', 'corpus', 'metric'], sort=False):
         for what in ('definition', 'unit', 'direction'):
             if g[what].nunique() > 1:
                 a, b = g.drop_duplicates(what).iloc[:2].to_dict('records')
                 raise SpeakError(
-                    f"{a['file']} and {b['file']} give metric '{metric}' (preset {preset}, {corpus}) two kinds of {what}, '{a[what]}' and '{b[what]}'; evaluate them alike."
+                    f"{a['file']} and {b['file']} give metric '{metric}' (preset {preset}, {corpus}) two kinds of "
+                    f"{what}, '{a[what]}' and '{b[what]}'; evaluate them alike."
                 )
     return results
 
-
+# %% ../../nbs/evaluation/tables.ipynb #a0391824
 def read_results(
-    folder,  # of files that `write_result` wrote
-) -> pd.DataFrame:  # table, row, seed, preset, corpus, metric, value, unit, direction, definition, trained, steps, hours, code_version, date, command, file
-    "A folder of results as one long frame. Raises SpeakError that names the first file that is none."
+    folder: str | Path,  # of files that `write_result` wrote
+) -> pd.DataFrame:
+    """A folder of results as one long frame. Raises SpeakError that names the first file that is none.
+
+    Columns: table, row, seed, preset, corpus, metric, value, unit, direction, definition, trained, steps, hours,
+    code_version, date, command, file."""
     files = sorted(Path(folder).glob('*.json'))
     if not files:
         raise SpeakError(f"{folder} holds no results; it must be a folder with files that write_result wrote.")
@@ -307,51 +312,51 @@ def read_results(
     for f in files:
         r = _load(f)
         for n in r['table'] if isinstance(r['table'], list) else [r['table']]:
-            for metric, m in r['metrics'].items():
-                rows.append(
-                    dict(
-                        table=n,
-                        row=r['row'],
-                        seed=r['seed'],
-                        preset=r['preset'],
-                        corpus=r['corpus'],
-                        metric=metric,
-                        value=np.nan if m['value'] is None else float(m['value']),
-                        unit=m['unit'],
-                        direction=m['direction'],
-                        definition=m['definition'],
-                        trained=bool(r['steps']),
-                        steps=', '.join(f'{k} {v}' for k, v in r['steps'].items()) or 'nothing trained',
-                        hours=r.get('hours', np.nan),
-                        code_version=r['code_version'],
-                        date=r['date'],
-                        command=r['command'],
-                        file=f.name,
-                    )
-                )
+            rows += [_long_row(r, n, metric, m, f.name) for metric, m in r['metrics'].items()]
     return comparable(pd.DataFrame(rows).astype(dict(table=object)))
 
+
+def _long_row(r, table, metric, m, file) -> dict:
+    return dict(
+        table=table,
+        row=r['row'],
+        seed=r['seed'],
+        preset=r['preset'],
+        corpus=r['corpus'],
+        metric=metric,
+        value=np.nan if m['value'] is None else float(m['value']),
+        unit=m['unit'],
+        direction=m['direction'],
+        definition=m['definition'],
+        trained=bool(r['steps']),
+        steps=', '.join(f'{k} {v}' for k, v in r['steps'].items()) or 'nothing trained',
+        hours=r.get('hours', np.nan),
+        code_version=r['code_version'],
+        date=r['date'],
+        command=r['command'],
+        file=file,
+    )
+
 # %% ../../nbs/evaluation/tables.ipynb #73d13410
-def interval(
-    values,  # one per seed; NaN is left out
-) -> tuple[float, float, int]:  # mean, half-width (NaN for fewer than two), how many
-    "Mean and half-width of its 95 % interval over seeds, by Student's t."
+class Interval(NamedTuple):
+    "A mean and its 95 % interval."
+
+    mean: float  # NaN for none
+    half: float  # half-width; NaN for fewer than two values
+    n: int  # how many values
+
+
+def confidence_interval(values) -> Interval:  # one per seed, or per clip; what is not finite is left out
+    "Mean and half-width of its 95 % interval, by Student's t."
     x = np.asarray(values, float)
     x = x[np.isfinite(x)]
     n = len(x)
     if not n:
-        return np.nan, np.nan, 0
-    return float(x.mean()), float(student.ppf(0.975, n - 1) * x.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n
+        return Interval(np.nan, np.nan, 0)
+    half = float(student.ppf(0.975, n - 1) * x.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+    return Interval(float(x.mean()), half, n)
 
 # %% ../../nbs/evaluation/tables.ipynb #3fa2cbbc
-TITLES = {
-    1: 'Table 1: comparison with other methods, self-driven',
-    3: 'Table 3: ablation of the losses of IRFD',
-    4: 'Table 4: ablation of the talking head',
-    'extra': 'Rows that the paper lacks',
-}
-
-
 def _best(values: pd.Series, direction) -> pd.Series:  # by row -> bool
     rivals = values.drop('Ground truth', errors='ignore').dropna()
     if len(rivals) < 2:
@@ -360,92 +365,141 @@ def _best(values: pd.Series, direction) -> pd.Series:  # by row -> bool
     return values.index.isin(cost.index[cost == cost.min()]) & values.notna()
 
 
+def _published_columns(printed, metric, direction, rows) -> dict:  # {(metric, heading, statistic): values by row}
+    columns = {}
+    for d in printed[printed.metric == metric].dataset.unique():  # no column for what the paper did not measure
+        v = printed[(printed.dataset == d) & (printed.metric == metric)].set_index('method').value.reindex(rows)
+        columns |= {
+            (metric, f'{d}, published', 'value'): v,
+            (metric, f'{d}, published', 'best'): _best(v, direction),
+        }
+    return columns
+
+
+def _own_columns(part, metric, direction, corpora, rows) -> dict:
+    columns = {}
+    for c in corpora:
+        p = part[(part.corpus == c) & (part.metric == metric)]
+        intervals = [confidence_interval(p.value[p.row == r]) for r in rows]
+        mean, half, n = (pd.Series(s, rows) for s in zip(*intervals))
+        statistics = dict(mean=mean, half=half, n=n, best=_best(mean, direction))
+        columns |= {(metric, f'{c}, ours', k): s for k, s in statistics.items()}
+    return columns
+
+
+def _run_columns(part, corpora, rows) -> dict:
+    columns = {}
+    for c in corpora:
+        n = part[part.corpus == c].groupby('row').seed.nunique().reindex(rows, fill_value=0)
+        state = n.map(lambda n: 'run' if n else 'not run')
+        columns |= {('runs', f'{c}, ours', 'n'): n, ('runs', f'{c}, ours', 'state'): state}
+    return columns
+
+# %% ../../nbs/evaluation/tables.ipynb #f6917940
+TITLES = {
+    1: 'Table 1: comparison with other methods, self-driven',
+    3: 'Table 3: ablation of the losses of IRFD',
+    4: 'Table 4: ablation of the talking head',
+    'extra': 'Rows that the paper lacks',
+}
+_ABOUT_PUBLISHED = (
+    "Published: arXiv 2405.07257, as printed, without seeds or intervals; it defines its metrics no further, so its "
+    "columns and ours are different measurements even where the data is the same."
+)
+
+
 def _listed(x) -> str:
     return ', '.join(map(str, x))
 
 
-def _caption(number, part, presets, corpora, rows, date) -> list[str]:
-    "Sentences under a table: what a reader needs to judge a figure."
-    out = [TITLES[number] + '.']
-    if number != 'extra':
-        out.append(
-            "Published: arXiv 2405.07257, as printed, without seeds or intervals; it defines its metrics no further, so its columns and ours are different measurements even where the data is the same."
-        )
-    if not presets:
-        return out + ['Ours: none.']
-    for corpus in corpora:
-        p = part[part.corpus == corpus]
-        place = f'preset {presets[0]}, measured on {corpus}' + (', the embedded corpus' if corpus == EMBEDDED else '')
-        if p.empty:
-            out.append(f'Ours: {place}: no row was run.')
-            continue
-        seeds = p.groupby('row').seed.unique().map(lambda s: _listed(sorted(s)))
-        usual = seeds.mode().iloc[-1]
-        other = [f'{r}: {seeds[r]}' for r in rows if seeds.get(r, usual) != usual]
-        out.append(
-            f"Ours: {place}; mean over seeds ± half-width of its 95 % interval (Student's t), n runs; seeds {usual}"
-            + (f" ({'; '.join(other)})" if other else '')
-            + '.'
-        )
-    out.append('Bold: the best mean of a column, the ground truth aside. Rows without a run are empty.')
+def _seeds_sentence(part, corpus, preset, rows) -> str:
+    p = part[part.corpus == corpus]
+    place = f'preset {preset}, measured on {corpus}' + (', the embedded corpus' if corpus == EMBEDDED else '')
+    if p.empty:
+        return f'Ours: {place}: no row was run.'
+    seeds = p.groupby('row').seed.unique().map(lambda s: _listed(sorted(s)))
+    usual = seeds.mode().iloc[-1]
+    other = [f'{r}: {seeds[r]}' for r in rows if seeds.get(r, usual) != usual]
+    return (
+        f"Ours: {place}; mean over seeds ± half-width of its 95 % interval (Student's t), n runs; seeds {usual}"
+        + (f" ({'; '.join(other)})" if other else '')
+        + '.'
+    )
+
+
+def _definition_sentences(part) -> list[str]:  # one for each metric and definition
+    out = []
     for m, g in part.groupby('metric', sort=False):
         for d, c in g.groupby('definition', sort=False).corpus.unique().items():
-            g0 = g[g.definition == d].iloc[0]
-            out.append(
-                f"{m}{_ARROW[g0.direction]}{f' ({g0.unit})' if g0.unit else ''}{f' on {_listed(c)}' if g.definition.nunique() > 1 else ''}: {d.rstrip('.')}."
-            )
+            first = g[g.definition == d].iloc[0]
+            unit = f' ({first.unit})' if first.unit else ''
+            where = f' on {_listed(c)}' if g.definition.nunique() > 1 else ''
+            out.append(f"{m}{_ARROW[first.direction]}{unit}{where}: {d.rstrip('.')}.")
+    return out
+
+# %% ../../nbs/evaluation/tables.ipynb #8b884fac
+def _hours_sentence(runs) -> str:
+    known = runs.hours.notna().sum()
+    which = ''
+    if known < len(runs):
+        which = f' in the {known} of {len(runs)} runs that recorded them'
+    elif len(runs) > 1:
+        which = f' in all {len(runs)} runs'
+    return f'Hours of training and evaluation: {runs.hours.sum():.1f}{which}.'
+
+
+def _run_sentences(runs, rows) -> list[str]:  # one row of the frame for each file
+    steps = runs.groupby('steps').row.unique().map(lambda r: [x for x in rows if x in r])
+    steps = sorted(steps.items(), key=lambda x: -len(x[1]) if x[0] != 'nothing trained' else 0)
+    listed = (s if len(steps) == 1 else f'{s} ({_listed(r)})' for s, r in steps)
+    first, last = runs.date.min(), runs.date.max()
+    dates = f"{first}{f' to {last}' if last != first else ''}"
+    return [
+        f"Training steps: {'; '.join(listed)}.",
+        *([_hours_sentence(runs)] if runs.hours.notna().any() else []),
+        f"Code version {_listed(sorted(runs.code_version.unique()))}; results of {dates}.",
+    ]
+
+
+def _caption(number, part, presets, corpora, rows, date) -> list[str]:
+    "Sentences under a table."
+    out = [f'{TITLES[number]}.']
+    if number != 'extra':
+        out.append(_ABOUT_PUBLISHED)
+    if not presets:
+        return out + ['Ours: none.']
+    out += [_seeds_sentence(part, corpus, presets[0], rows) for corpus in corpora]
+    out.append('Bold: the best mean of a column, the ground truth aside. Rows without a run are empty.')
+    out += _definition_sentences(part)
     runs = part.drop_duplicates('file')
-    if len(runs):
-        steps = runs.groupby('steps').row.unique().map(lambda r: [x for x in rows if x in r])
-        steps = sorted(steps.items(), key=lambda x: -len(x[1]) if x[0] != 'nothing trained' else 0)
-        out.append(
-            'Training steps: ' + '; '.join(s if len(steps) == 1 else f'{s} ({_listed(r)})' for s, r in steps) + '.'
-        )
-        if runs.hours.notna().any():
-            short = runs.hours.notna().sum() < len(runs)
-            out.append(
-                f'Hours of training and evaluation: {runs.hours.sum():.1f}'
-                + (
-                    f' in the {runs.hours.notna().sum()} of {len(runs)} runs that recorded them'
-                    if short
-                    else f' in all {len(runs)} runs'
-                    if len(runs) > 1
-                    else ''
-                )
-                + '.'
-            )
-        first, last = runs.date.min(), runs.date.max()
-        out.append(
-            f"Code version {_listed(sorted(runs.code_version.unique()))}; results of {first}{f' to {last}' if last != first else ''}."
-        )
+    out += _run_sentences(runs, rows) if len(runs) else []
     return out + ([f'Table made {date}.'] if date else [])
+
+# %% ../../nbs/evaluation/tables.ipynb #b8d5892d
+_NO_RESULTS = ['table', 'row', 'seed', 'preset', 'corpus', 'metric', 'value', 'direction', 'file']
 
 
 def table(
-    number,  # 1, 3, 4 or 'extra'
+    number: int | str,  # 1, 3, 4 or 'extra'
     results: pd.DataFrame = None,  # of one preset, as of `read_results`; None for the published numbers alone
     published: pd.DataFrame = None,  # as of `published_numbers`, the default
     date: str = None,  # that the caption names, beside the dates of the results
 ) -> pd.DataFrame:  # rows x (metric, column, statistic); `.attrs`: number, caption (sentences), directions
     "One table of the paper, its numbers beside ours."
     if number not in TABLES:
-        raise SpeakError(
-            f"There is no table {number!r} to make; known are 1, 3, 4 and 'extra'"
-            + (", and Table 2 is a study with people." if number == 2 else '.')
-        )
+        study = ", and Table 2 is a study with people." if number == 2 else '.'
+        raise SpeakError(f"There is no table {number!r} to make; known are 1, 3, 4 and 'extra'{study}")
     printed = published_numbers() if published is None else published
     printed = printed[printed.table == number]
-    if results is None:
-        results = pd.DataFrame(
-            columns=['table', 'row', 'seed', 'preset', 'corpus', 'metric', 'value', 'direction', 'file']
-        )
+    results = pd.DataFrame(columns=_NO_RESULTS) if results is None else results
     presets, corpora = list(results.preset.unique()), sorted(results.corpus.unique())
     if len(presets) > 1:
         raise SpeakError(
-            f"The results are of presets {_listed(presets)}; a table takes one, so choose with results[results.preset == '{presets[0]}']."
+            f"The results are of presets {_listed(presets)}; a table takes one, "
+            f"so choose with results[results.preset == '{presets[0]}']."
         )
     for c in corpora:
-        if p := _corpus(c):
+        if p := _corpus_problem(c):
             raise SpeakError(f"The results cannot stand in a table: {p}.")
     part = comparable(results[results.table == number])
     rows = sorted(part.row.unique(), key=lambda r: (r != 'SPEAK', r)) if number == 'extra' else ROWS[number]
@@ -453,23 +507,9 @@ def table(
     directions = {m: DIRECTIONS[m] if m in DIRECTIONS else part[part.metric == m].direction.iloc[0] for m in metrics}
     columns = {}
     for m in metrics:
-        for d in printed[printed.metric == m].dataset.unique():  # no column for what the paper did not measure
-            v = printed[(printed.dataset == d) & (printed.metric == m)].set_index('method').value.reindex(rows)
-            columns |= {(m, f'{d}, published', 'value'): v, (m, f'{d}, published', 'best'): _best(v, directions[m])}
-        for c in corpora:
-            p = part[(part.corpus == c) & (part.metric == m)]
-            mean, half, n = (pd.Series(s, rows) for s in zip(*(interval(p.value[p.row == r]) for r in rows)))
-            columns |= {
-                (m, f'{c}, ours', k): s
-                for k, s in dict(mean=mean, half=half, n=n, best=_best(mean, directions[m])).items()
-            }
-    for c in corpora:
-        n = part[part.corpus == c].groupby('row').seed.nunique().reindex(rows, fill_value=0)
-        columns |= {
-            ('runs', f'{c}, ours', 'n'): n,
-            ('runs', f'{c}, ours', 'state'): n.map(lambda n: 'run' if n else 'not run'),
-        }
-    frame = pd.DataFrame(columns, index=pd.Index(rows, name='row'))
+        columns |= _published_columns(printed, m, directions[m], rows)
+        columns |= _own_columns(part, m, directions[m], corpora, rows)
+    frame = pd.DataFrame(columns | _run_columns(part, corpora, rows), index=pd.Index(rows, name='row'))
     frame.attrs = dict(
         number=number,
         directions=directions,
@@ -479,33 +519,31 @@ def table(
     return frame
 
 # %% ../../nbs/evaluation/tables.ipynb #35ee82a0
-def _cells(frame):
+def _own_cell(mean, half, n, runs, digits) -> str:  # '' where nothing was run, a dash where a run has no number
+    if not n:
+        return '–' if runs else ''
+    interval = f' ± {half:.{digits}f}' if n > 1 else ''
+    return f'{mean:.{digits}f}{interval}' + (f' (n={n})' if n < runs else '')
+
+
+def _column_cells(frame, metric, column) -> list[tuple[str, bool]]:  # (text, bold) for each row
+    f = {k: frame[metric, column, k] for m, c, k in frame.columns if (m, c) == (metric, column)}
+    if metric == 'runs':
+        return [(str(n) if n else 'not run', False) for n in f['n']]
+    if 'value' in f:
+        return [('–' if np.isnan(v) else f'{v:.2f}', bool(b)) for v, b in zip(f['value'], f['best'])]
+    digits, runs = 3 if f['mean'].abs().max() <= 1 else 2, frame['runs', column, 'n']
+    rows = zip(f['mean'], f['half'], f['n'], runs)
+    return [(_own_cell(*row, digits), bool(b)) for row, b in zip(rows, f['best'])]
+
+
+def _cells(frame) -> tuple[list, dict]:
     "-> column headings [(metric with arrow, column)], and for each row its cells [(text, bold)]"
     heads = list(dict.fromkeys((m, c) for m, c, _ in frame.columns))
-    body = {r: [] for r in frame.index}
-    for m, c in heads:
-        f = {k: frame[m, c, k] for m_, c_, k in frame.columns if (m_, c_) == (m, c)}
-        if m == 'runs':
-            for r in frame.index:
-                body[r].append((str(f['n'][r]) if f['n'][r] else 'not run', False))
-        elif 'value' in f:
-            for r in frame.index:
-                body[r].append(('–' if np.isnan(f['value'][r]) else f"{f['value'][r]:.2f}", bool(f['best'][r])))
-        else:
-            digits, runs = 3 if f['mean'].abs().max() <= 1 else 2, frame['runs', c, 'n']
-            for r in frame.index:
-                text = (
-                    f"{f['mean'][r]:.{digits}f}"
-                    + (f" ± {f['half'][r]:.{digits}f}" if f['n'][r] > 1 else '')
-                    + (f" (n={f['n'][r]})" if f['n'][r] < runs[r] else '')
-                    if f['n'][r]
-                    else '–'
-                    if runs[r]
-                    else ''
-                )
-                body[r].append((text, bool(f['best'][r])))
-    arrow = lambda m: m + _ARROW.get(frame.attrs['directions'].get(m), '')
-    return [(arrow(m), c) for m, c in heads], body
+    columns = [_column_cells(frame, m, c) for m, c in heads]
+    body = {r: [column[i] for column in columns] for i, r in enumerate(frame.index)}
+    arrows = {m: _ARROW[d] for m, d in frame.attrs['directions'].items()}
+    return [(m + arrows.get(m, ''), c) for m, c in heads], body
 
 
 def to_markdown(
@@ -513,54 +551,33 @@ def to_markdown(
 ) -> str:
     "The table with its caption below it, best in bold."
     heads, body = _cells(frame)
-    clean = lambda s: s.replace('|', '\\|').replace('\n', ' ')
+
+    def clean(text):
+        return text.replace('|', '\\|').replace('\n', ' ')
+
     lines = ['| |' + '|'.join(f' {clean(m)}<br>{clean(c)} ' for m, c in heads) + '|', '|---|' + '--:|' * len(heads)]
-    lines += [
-        f'| {clean(r)} |' + '|'.join(f' **{t}** ' if b else f' {t} ' for t, b in cells) + '|'
-        for r, cells in body.items()
-    ]
+    for r, cells in body.items():
+        lines.append(f'| {clean(r)} |' + '|'.join(f' **{t}** ' if b else f' {t} ' for t, b in cells) + '|')
     title, *rest = map(clean, frame.attrs['caption'])
     return '\n'.join([*lines, '', f'**{title}**', '', *(f'- {s}' for s in rest)]) + '\n'
 
-
+# %% ../../nbs/evaluation/tables.ipynb #7f6198b7
 def to_csv(frame: pd.DataFrame) -> str:
     "Numbers as measured, one column for each statistic; the caption above, in lines that begin with #."
     flat = frame.copy()
     flat.columns = [f"{m}, {c}{'' if k == 'value' else f', {k}'}" for m, c, k in frame.columns]
-    return ''.join(f"# {s}\n" for s in (s.replace('\n', ' ') for s in frame.attrs['caption'])) + flat.to_csv(
-        float_format='%.10g', lineterminator='\n'
-    )
+    caption = ''.join(f"# {s}\n" for s in (s.replace('\n', ' ') for s in frame.attrs['caption']))
+    return caption + flat.to_csv(float_format='%.10g', lineterminator='\n')
 
-
+# %% ../../nbs/evaluation/tables.ipynb #9ad538ab
+_TEX_SIGNS = {'±': r'\pm', '↑': r'\uparrow', '↓': r'\downarrow', '→': r'\rightarrow', '×': r'\times', '≤': r'\le'}
+_TEX_SIGNS |= {'≥': r'\ge', '°': r'^\circ', '²': '^2', '−': '-', '·': r'\cdot', 'σ': r'\sigma'}
+_TEX_WORDS = {'\\': 'backslash', '~': 'asciitilde', '^': 'asciicircum', '<': 'less', '>': 'greater', '|': 'bar'}
 _TEX = str.maketrans(
-    {
-        **{c: '\\' + c for c in '&%$#_{}'},
-        '\\': r'\textbackslash{}',
-        '~': r'\textasciitilde{}',
-        '^': r'\textasciicircum{}',
-        '<': r'\textless{}',
-        '>': r'\textgreater{}',
-        '|': r'\textbar{}',
-        '–': '--',
-        '\n': ' ',
-        **{
-            c: f'${t}$'
-            for c, t in {
-                '±': r'\pm',
-                '↑': r'\uparrow',
-                '↓': r'\downarrow',
-                '→': r'\rightarrow',
-                '×': r'\times',
-                '≤': r'\le',
-                '≥': r'\ge',
-                '°': r'^\circ',
-                '²': '^2',
-                '−': '-',
-                '·': r'\cdot',
-                'σ': r'\sigma',
-            }.items()
-        },
-    }
+    {c: '\\' + c for c in '&%$#_{}'}
+    | {c: rf'\text{word}{{}}' for c, word in _TEX_WORDS.items()}
+    | {c: f'${sign}$' for c, sign in _TEX_SIGNS.items()}
+    | {'–': '--', '\n': ' '}
 )
 
 
@@ -575,7 +592,7 @@ def to_latex(frame: pd.DataFrame) -> str:
     groups = list(dict.fromkeys(m for m, _ in heads))
     sizes = [sum(m == g for m, _ in heads) for g in groups]
     ends = np.cumsum(sizes) + 1
-    stacked = lambda c: r'\shortstack{' + r'\\'.join(map(tex_escape, c.split(', '))) + '}'
+    stacked = [r'\shortstack{' + r'\\'.join(map(tex_escape, c.split(', '))) + '}' for _, c in heads]
     lines = [
         '% needs \\usepackage{booktabs,graphicx}',
         r'\begin{table*}',
@@ -587,25 +604,24 @@ def to_latex(frame: pd.DataFrame) -> str:
         r'\toprule',
         ''.join(rf' & \multicolumn{{{n}}}{{c}}{{{tex_escape(g)}}}' for g, n in zip(groups, sizes)) + r' \\',
         ' '.join(rf'\cmidrule(lr){{{e - n + 1}-{e}}}' for n, e in zip(sizes, ends)),
-        ''.join(f' & {stacked(c)}' for _, c in heads) + r' \\',
+        ''.join(f' & {column}' for column in stacked) + r' \\',
         r'\midrule',
     ]
-    lines += [
-        tex_escape(r)
-        + ''.join(' & ' + (rf'\textbf{{{tex_escape(t)}}}' if b else tex_escape(t)) for t, b in cells)
-        + r' \\'
-        for r, cells in body.items()
-    ]
+    for r, cells in body.items():
+        texts = (rf'\textbf{{{tex_escape(t)}}}' if b else tex_escape(t) for t, b in cells)
+        lines.append(' & '.join([tex_escape(r), *texts]) + r' \\')
     return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}}', r'\end{table*}']) + '\n'
 
 # %% ../../nbs/evaluation/tables.ipynb #4310065e
 def write_tables(
     results: pd.DataFrame,  # as of `read_results`
-    out='paper_tables',  # folder; PRESET-CORPUS/ is made in it
+    out: str | Path = 'paper_tables',  # folder; PRESET-CORPUS/ is made in it
     published: pd.DataFrame = None,  # as of `published_numbers`, the default
     date: str = None,  # YYYY-MM-DD that captions name as the day of making; left out when None
 ) -> list[Path]:
-    "Tables 1, 3 and 4, and `extra` where there are such rows, as CSV, Markdown and LaTeX; each file whole or not at all."
+    """Tables 1, 3 and 4, and `extra` where there are such rows, as CSV, Markdown and LaTeX.
+
+    Each file is written whole or not at all."""
     if results.empty:
         raise SpeakError('There are no results to make tables of; run and evaluate something first.')
     paths = []
@@ -616,6 +632,6 @@ def write_tables(
             frame = table(n, part, published, date)
             for ending, text in dict(csv=to_csv, md=to_markdown, tex=to_latex).items():
                 path = Path(out) / f'{preset}-{corpus}' / f"{f'table{n}' if n != 'extra' else n}.{ending}"
-                _write(path, text(frame))
+                _write_file(path, text(frame))
                 paths.append(path)
     return paths
