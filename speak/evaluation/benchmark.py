@@ -23,10 +23,14 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from ..config import EMOTIONS, FPS, SAMPLE_RATE, SpeakError
-from ..data.faces import mouth_opening
-from ..data.media import read_video, write_audio, write_image, write_video
-from ..data.readers import VIDEOS
+from ..config import FPS, SAMPLE_RATE
+from ..data.audio import write_audio
+from ..data.images import write_image
+from ..data.landmarks import mouth_opening
+from ..data.prepare.fixtures import VIDEOS
+from ..data.video import read_video
+from ..data.video_writer import write_video
+from ..errors import SpeakError
 from speak.evaluation.embedded import (
     Clip,
     Factors,
@@ -39,9 +43,8 @@ from speak.evaluation.embedded import (
 )
 from .metrics import make_metric
 from .tables import confidence_interval
+from ..labels import EMOTIONS
 from ..progress import progress_bar
-from ..synthetic import corpus as synthetic
-from ..synthetic.corpus import Clip, Factors, factors_for, recombine, render
 
 # %% ../../nbs/evaluation/benchmark.ipynb #eb7a8e77
 VERSION = 'four-input-1'  # changes whenever `cases` gives other cases

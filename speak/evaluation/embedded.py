@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..config import EMOTIONS, SpeakError, nearest
-from ..data import synthetic
-from ..data.synthetic import Clip, Factors, Truth
+from ..errors import SpeakError, nearest
+from ..labels import EMOTIONS
+from ..synthetic import corpus as synthetic
+from ..synthetic.corpus import Clip, ClipTracks, Factors
 
 # %% ../../nbs/evaluation/embedded.ipynb #ab9ea6a5
 def draw_factors(
@@ -29,7 +30,7 @@ def draw_factors(
 @lru_cache(256)
 def tracks(factors: Factors) -> Truth:
     "The clip's sound and its tracks of articulation, pose and expression, without pixels."
-    return synthetic.truth(factors)
+    return synthetic.make_tracks(factors)
 
 # %% ../../nbs/evaluation/embedded.ipynb #381d1296
 @lru_cache(64)

@@ -19,8 +19,10 @@ from PIL import Image
 from skimage.metrics import mean_squared_error, structural_similarity
 from torch.nn.functional import pairwise_distance
 
-from ..config import EMOTIONS, SpeakError, nearest
-from ..data.faces import head_pose, interocular
+from ..data.head_pose import head_pose
+from ..data.landmarks import interocular
+from ..errors import SpeakError, nearest
+from ..labels import EMOTIONS
 
 # %% ../../nbs/evaluation/metrics.ipynb #bbf6a2e3
 @dataclass(frozen=True)

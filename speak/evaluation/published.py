@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..config import FPS, SAMPLE_RATE, SpeakError
+from ..config import FPS, SAMPLE_RATE
+from ..errors import SpeakError
 from .metrics import SYNC_FPS, Score, SyncConf, as_array, is_frames
 
 # %% ../../nbs/evaluation/published.ipynb #b1c5e4f8

@@ -17,13 +17,15 @@ from joblib import Parallel, delayed
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ...config import Config, SpeakError
-from ...data.corpora import LANDMARKS_HOW, FrameCache
-from ...data.faces import POSE_SCALE, head_pose
-from ...data.sampling import color_jitter
+from ...config import Config
+from ...data.augment import color_jitter
+from ...data.cache import FrameCache
+from ...data.corpora import LANDMARKS_HOW
+from ...data.head_pose import POSE_SCALE, head_pose
+from ...errors import SpeakError
 from ..embedded import portrait_sources, render_portraits, split_people
 from ...progress import progress_bar
-from ...stopping import deaf_helpers, stopping
+from ...stopping import signals_blocked, stopping
 
 # %% ../../../nbs/evaluation/judges/faces.ipynb #d898964a
 class FaceDataset:
@@ -94,7 +96,7 @@ def _render_into(part, split, people, each, size, sources, seed, jobs, progress)
         name: np.lib.format.open_memmap(part / f'{name}.npy', 'w+', dtype, (people * each, *shapes.get(name, ())))
         for name, dtype in FaceDataset.dtypes.items()
     }
-    with deaf_helpers():
+    with signals_blocked():
         drawn = Parallel(jobs or -1, return_as='generator', idle_worker_timeout=10)(
             delayed(render_portraits)(sources, split, j, each, size, seed) for j in range(people)
         )

@@ -11,13 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...config import EMOTIONS, FPS, SpeakError
-from ...data.corpora import LANDMARKS_HOW, FrameCache, SyntheticCorpus
-from ...data.faces import head_pose, interocular, mouth_opening
+from ...config import FPS
+from ...data.cache import FrameCache
+from ...data.corpora import LANDMARKS_HOW
+from ...data.head_pose import head_pose
+from ...data.landmarks import interocular, mouth_opening
+from ...errors import SpeakError
 from ..embedded import tracks
 from .reader import Judges
 from ..metrics import SyncOffset
+from ...labels import EMOTIONS
 from ...progress import progress_bar
+from ...synthetic.dataset import SyntheticCorpus
 
 # %% ../../../nbs/evaluation/judges/measure.ipynb #5b308d95
 class ClipReadings(NamedTuple):

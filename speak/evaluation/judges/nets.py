@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
-from ...data.faces import HEAD_MODEL
+from ...data.head_pose import HEAD_MODEL
 
 # %% ../../../nbs/evaluation/judges/nets.ipynb #3ffd859a
 def _conv(n_in, n_out, kernel=3, stride=1):

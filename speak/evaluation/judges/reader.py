@@ -21,11 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...config import EMOTIONS, SpeakError
-from ...data.faces import POSE_SCALE, mouth_box
-from ...data.sampling import MOUTH_SCALE
+from ...data.batches import MOUTH_SCALE
+from ...data.head_pose import POSE_SCALE
+from ...data.landmarks import mouth_box
+from ...errors import SpeakError
 from .nets import CropNet, FaceNet, crop_face
-from ...models.syncnet import SyncNet, crop_mouth
+from ...labels import EMOTIONS
+from ...paper.syncnet import SyncNet, crop_mouth
 from ...stopping import stopping
 
 # %% ../../../nbs/evaluation/judges/reader.ipynb #27cf5846

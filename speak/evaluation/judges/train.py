@@ -15,12 +15,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...config import EMOTIONS, Config
-from ...data.corpora import FrameCache
-from ...data.faces import POSE_SCALE
+from ...config import Config
+from ...data.cache import FrameCache
+from ...data.head_pose import POSE_SCALE
 from .faces import ClipFaces, FaceDataset, PairBatches, PortraitBatches
 from .nets import CropNet, FaceNet, crop_face
-from ...models.irfd import uint8_to_float
+from ...labels import EMOTIONS
+from ...tensors import uint8_to_float
 from ...training.loop import Stage
 from ...training.sync import SyncStage
 
