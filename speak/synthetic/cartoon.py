@@ -2014,7 +2014,7 @@ def _on_screen(tracks, k, S):  # (n,3) one frame's vertices on a screen of S pix
 
 def _shown(H, screen, color, S):  # (S,S,3) what each pixel shows of the vertices' colours, and how near it is
     n = len(screen)
-    zbuf, image = np.empty((S, S), np.float32), np.empty((S, S, 3), np.float32)
+    zbuf, image = np.empty((S, S), np.float32), np.zeros((S, S, 3), np.float32)
     _raster(
         screen,
         H.tri,
