@@ -23,8 +23,8 @@ def painted() -> np.ndarray:
     pipe, rows = SpeakPipeline.from_pretrained('tiny', 'cpu'), []
     for case in cases(CASES, 0):
         x = case_inputs(case, pipe.size)
-        x['wave'] = x['wave'][: round(SECONDS * 16000)]
-        frames = pipe(*x.values(), crop=False)
+        x = x._replace(wave=x.wave[: round(SECONDS * 16000)])
+        frames = pipe(*x, crop=False)
         rows.append(np.concatenate([frames[min(k, len(frames) - 1)] for k in SHOWN], 1))
     return np.concatenate(rows)
 

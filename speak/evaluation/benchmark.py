@@ -27,7 +27,7 @@ from ..config import FPS, SAMPLE_RATE
 from ..data.audio import write_audio
 from ..data.images import write_image
 from ..data.landmarks import mouth_opening
-from ..data.prepare.fixtures import VIDEOS
+from ..data.prepare.filetypes import VIDEO_SUFFIXES
 from ..data.video import read_video
 from ..data.video_writer import write_video
 from ..errors import SpeakError
@@ -290,7 +290,7 @@ def case_videos(
         return {}
     names, inputs = {c.name for c in case_list}, {n for n in INPUTS if n != 'speech'}
     for f in sorted(folder.rglob('*'), key=lambda f: len(f.parts)):
-        if f.suffix.lower() not in VIDEOS or f.name.startswith('.') or f.stem in inputs:
+        if f.suffix.lower() not in VIDEO_SUFFIXES or f.name.startswith('.') or f.stem in inputs:
             continue
         name = next((n for n in (f.stem.lower(), f.parent.name.lower()) if n in names), None)
         if name:

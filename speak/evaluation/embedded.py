@@ -28,7 +28,7 @@ def draw_factors(
 
 
 @lru_cache(256)
-def tracks(factors: Factors) -> Truth:
+def tracks(factors: Factors) -> ClipTracks:
     "The clip's sound and its tracks of articulation, pose and expression, without pixels."
     return synthetic.make_tracks(factors)
 
@@ -61,7 +61,7 @@ def split_people(split: str) -> range:
     return synthetic.IDENTITY_SPLITS[split]
 
 
-def portrait_sources(split: str, n: int, seed: int) -> list[Truth]:
+def portrait_sources(split: str, n: int, seed: int) -> list[ClipTracks]:
     "Clips from which portraits take mouths, poses and expressions: every emotion equally often, at each of its levels."
     out = []
     for i in range(n):
@@ -72,7 +72,7 @@ def portrait_sources(split: str, n: int, seed: int) -> list[Truth]:
 
 # %% ../../nbs/evaluation/embedded.ipynb #30e87d14
 def render_portraits(
-    sources: list[Truth],  # as of `portrait_sources`
+    sources: list[ClipTracks],  # as of `portrait_sources`
     split: str,
     number: int,  # of the person within the split
     n: int,  # frames of this person
