@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from speak.data.prepare import on_cluster, prepare
-from speak.data.readers import make_fixture_corpus
+from speak.data.prepare.corpus import prepare
+from speak.data.prepare.fixtures import make_fixture_corpus
+from speak.data.prepare.parallel import on_cluster
 
-RULES = dict(size=64, shortest_s=0.3, upscale=4, progress=False)
+SETTINGS = dict(size=64, shortest_s=0.3, upscale=4, progress=False)
 
 
 def digests(folder):
@@ -28,7 +29,7 @@ def digests(folder):
 def test_a_worker_dies(tmp_path, shard):
     distributed = pytest.importorskip('distributed', reason="dask is not installed: pip install 'speak[cluster]'")
     raw = make_fixture_corpus('mead', tmp_path / 'raw')
-    prepare('mead', raw, tmp_path / 'alone', shard=shard, **RULES)
+    prepare('mead', raw, tmp_path / 'alone', shard=shard, **SETTINGS)
     with distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         pids, killed = [w.pid for w in cluster.workers.values()], []
 
@@ -38,12 +39,11 @@ def test_a_worker_dies(tmp_path, shard):
             os.kill(pids[1], signal.SIGKILL)
             killed.append(pids[1])
 
-        murderer = threading.Thread(target=kill, daemon=True)
-        murderer.start()
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
         with on_cluster(cluster.scheduler_address):
-            summary = prepare('mead', raw, tmp_path / 'many', shard=shard, **RULES)
-        murderer.join(5)
+            summary = prepare('mead', raw, tmp_path / 'many', shard=shard, **SETTINGS)
+        killer.join(5)
     assert killed, 'the work ended before a worker could be killed'
-    assert summary.clips and digests(tmp_path / 'many') == digests(
-        tmp_path / 'alone'
-    )  # nothing lost, nothing doubled, to the byte
+    assert summary.clips
+    assert digests(tmp_path / 'many') == digests(tmp_path / 'alone')  # nothing lost, nothing doubled, to the byte

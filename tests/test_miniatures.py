@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from speak.data.readers import make_fixture_corpus
+from speak.data.prepare.fixtures import make_fixture_corpus
 from speak.training.loop import read_log
 
 REPO = Path(__file__).parents[1]
-# scikit-image's detector gives no landmarks; these are the settings that the refusal names
+# scikit-image's detector gives no landmarks; these are the settings that the error names
 WITHOUT = 'weights_irfd: {angles: 0, flow: 0}, weights_talker: {flow: 0, sync: 0}, paint_from: 0, steps_labels: 0'
 
 
@@ -23,47 +23,15 @@ def test_training_starts(tmp_path, corpus):
         return done.stdout
 
     raw = make_fixture_corpus(corpus, tmp_path / 'raw')
-    said = run(
-        '-c',
-        'import sys; from speak.cli import main; sys.exit(main())',
-        'prepare',
-        '--corpus',
-        corpus,
-        '--source',
-        str(raw),
-        '--out',
-        str(tmp_path / 'clips'),
-        '--size',
-        '64',
-        '--shortest',
-        '0.3',
-        '--upscale',
-        '4',
-        '--allow-silent',
-        '--jobs',
-        '1',
-    )
-    assert 'clips (' in said
-    run(
-        '-m',
-        'papermill',
-        '--cwd',
-        'nbs',
-        'nbs/train.ipynb',
-        str(tmp_path / 'out.ipynb'),
-        '-p',
-        'preset',
-        'tiny',
-        '-p',
-        'data',
-        str(tmp_path / 'clips'),
-        '-p',
-        'run_dir',
-        str(tmp_path / 'run'),
-        '-y',
-        f'settings: {{{WITHOUT}, steps_irfd: 2, steps_talker: 2, batch_irfd: 2, batch_talker: 1, batch_singles: 2, batch_labels: 0}}',
-    )
+    command = 'import sys; from speak.cli import main; sys.exit(main())'
+    folders = ('--corpus', corpus, '--source', str(raw), '--out', str(tmp_path / 'clips'))
+    small = ('--size', '64', '--shortest', '0.3', '--upscale', '4', '--allow-silent', '--jobs', '1')
+    assert 'clips (' in run('-c', command, 'prepare', *folders, *small)
+    notebook = ('-m', 'papermill', '--cwd', 'nbs', 'nbs/train.ipynb', str(tmp_path / 'out.ipynb'))
+    parameters = dict(preset='tiny', data=tmp_path / 'clips', run_dir=tmp_path / 'run')
+    few = 'steps_irfd: 2, steps_talker: 2, batch_irfd: 2, batch_talker: 1, batch_singles: 2, batch_labels: 0'
+    words = [w for name, value in parameters.items() for w in ('-p', name, str(value))]
+    run(*notebook, *words, '-y', f'settings: {{{WITHOUT}, {few}}}')
     rows = read_log(tmp_path / 'run' / 'talker.csv')
-    assert (
-        rows[-1]['step'] == 2 and rows[-1]['rec'] > 0 and (tmp_path / 'run' / 'export' / 'model.safetensors').is_file()
-    )
+    assert rows[-1]['step'] == 2 and rows[-1]['rec'] > 0
+    assert (tmp_path / 'run' / 'export' / 'model.safetensors').is_file()
