@@ -93,7 +93,7 @@ def check_weights() -> str:
     config, weights = find_weights(DEFAULT_WEIGHTS)
     talker = load_talker(config, weights)
     megabytes, millions = weights.stat().st_size / 1e6, sum(p.numel() for p in talker.parameters()) / 1e6
-    preset, size = talker.config.preset, talker.config.size
+    preset, size = talker.config.preset, talker.config.data.image_size
     return (
         f"'{DEFAULT_WEIGHTS}', {megabytes:.1f} MB, preset {preset}, {millions:.1f} million weights, "
         f'frames of {size}x{size}'

@@ -20,8 +20,8 @@ from speak.training.irfd import IrfdStage
 from speak.training.sync import SyncStage
 from speak.training.talker import TalkerStage
 run, cache = sys.argv[1:]
-c = configure('nano', checkpoint_every_s=0., steps_sync=60, steps_irfd=60, steps_talker=60)
-acc, frames = make_accelerator(c), FrameCache.build(SyntheticCorpus(c.clips), cache, c.size, jobs=1, progress=False)
+c = configure('test', checkpoint_interval_s=0., steps_sync=60, steps_irfd=60, steps_talker=60)
+acc, frames = make_accelerator(c), FrameCache.build(SyntheticCorpus(c.data.n_clips), cache, c.data.image_size, jobs=1, progress=False)
 run_stage(SyncStage(c, acc, frames), run, progress=False)
 run_stage(IrfdStage(c, acc, frames), run, progress=False)
 run_stage(TalkerStage(c, acc, frames, f'{run}/irfd.safetensors', f'{run}/sync.safetensors'), run, progress=False)
@@ -42,7 +42,7 @@ def test_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
     from speak.synthetic.dataset import SyntheticCorpus
 
     FrameCache.build(
-        SyntheticCorpus(configure('nano').clips), tmp_path / 'cache', 32, jobs=1, progress=False
+        SyntheticCorpus(configure('test').clips), tmp_path / 'cache', 32, jobs=1, progress=False
     )  # so that both runs take as long
     assert 'finished' in start(tmp_path / 'whole', tmp_path / 'cache').communicate(timeout=600)[0]
     newest = lambda: max((f.stat().st_mtime_ns for f in (tmp_path / 'killed').glob('*.safetensors')), default=0)

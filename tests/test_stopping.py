@@ -137,9 +137,9 @@ from speak.training.loop import make_accelerator, run_stage
 from speak.training.irfd import IrfdStage
 from speak.training.sync import SyncStage
 run, cache, workers = sys.argv[1:]
-c = configure('nano', checkpoint_every_s=1e6, steps_sync=90, steps_irfd=45, workers=int(workers))
+c = configure('test', checkpoint_interval_s=1e6, steps_sync=90, steps_irfd=45, num_workers=int(workers))
 acc = make_accelerator(c)
-frames = FrameCache.build(SyntheticCorpus(c.clips), cache, c.size, jobs=1, progress=False)
+frames = FrameCache.build(SyntheticCorpus(c.data.n_clips), cache, c.data.image_size, jobs=1, progress=False)
 run_stage(SyncStage(c, acc, frames), run, progress=False)
 run_stage(IrfdStage(c, acc, frames), run, progress=False)
 """
@@ -186,10 +186,10 @@ from speak.data.cache import FrameCache
 from speak.synthetic.dataset import SyntheticCorpus
 from speak.training.loop import make_accelerator, run_stage
 from speak.training.sync import SyncStage
-c = configure('nano', checkpoint_every_s=1e6, steps_sync=100000)
+c = configure('test', checkpoint_interval_s=1e6, steps_sync=100000)
 acc = make_accelerator(c)
 with acc.main_process_first():
-    frames = FrameCache.build(SyntheticCorpus(c.clips), sys.argv[1] + '/cache', c.size, jobs=1, progress=False)
+    frames = FrameCache.build(SyntheticCorpus(c.data.n_clips), sys.argv[1] + '/cache', c.data.image_size, jobs=1, progress=False)
 run_stage(SyncStage(c, acc, frames), sys.argv[1], progress=False)
 """
 

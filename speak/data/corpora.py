@@ -67,17 +67,18 @@ def check_settings(cache, config) -> None:
     if not sound:
         lacks.append('sound')
     impossible = {
-        'weights_irfd': ['angles', 'flow'] if not landmarks else [],
-        'weights_talker': ['flow'] * (not landmarks) + ['sync'] * (not (landmarks and sound)),
+        'irfd_weights': ['head_pose', 'landmark_flow'] if not landmarks else [],
+        'talker_weights': ['landmark_flow'] * (not landmarks) + ['sync'] * (not (landmarks and sound)),
     }
     for name, losses in impossible.items():
-        if wrong := [n for n in losses if getattr(config, name).get(n)]:
+        weights = getattr(config.loss, name)
+        if wrong := [n for n in losses if getattr(weights, n)]:
             change[name] = '{' + ', '.join(f'{n}: 0' for n in wrong) + '}'
-    if not landmarks and config.paint_from:
-        change['paint_from'] = 0
-    if not landmarks and not emotions and config.steps_labels:
+    if not landmarks and config.optim.flow_only_fraction:
+        change['flow_only_fraction'] = 0
+    if not landmarks and not emotions and config.optim.steps_supervised:
         lacks.append('emotions')
-        change['steps_labels'] = 0
+        change['steps_supervised'] = 0
     if change:
         settings = ', '.join(f'{n}: {v}' for n, v in change.items())
         raise SpeakError(

@@ -138,9 +138,9 @@ def stage_folders(row: str, c: Config, run_dir) -> tuple:  # of SyncNet, stage 1
 def steps_of(row: str, c: Config) -> dict:  # {stage: steps}
     "How long each stage of a row trains; 0 for a stage that it leaves out."
     return dict(
-        sync=0 if row == 'w/o L_sync' else c.steps_sync,
-        irfd=0 if row == 'w/o IRFD' else c.steps_irfd,
-        talker=c.steps_talker,
+        sync=0 if row == 'w/o L_sync' else c.optim.steps_sync,
+        irfd=0 if row == 'w/o IRFD' else c.optim.steps_irfd,
+        talker=c.optim.steps_talker,
     )
 
 
@@ -165,9 +165,9 @@ def train_row(
     sync, one, two = stage_folders(row, c, run_dir)
     acc, todo = make_accelerator(c), steps_of(row, c)
     cache = FrameCache.build(
-        open_corpus('synthetic', c.clips, max_frames=c.clip_frames, n_short_clips=c.brief),
+        open_corpus('synthetic', c.data.n_clips, max_frames=c.data.max_clip_frames, n_short_clips=c.data.n_short_clips),
         frames,
-        c.size,
+        c.data.image_size,
         jobs=1,
         progress=progress,
     )  # the same for all seeds, which decide first weights and what is drawn

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..faces import Box, detect_faces, search_copy
+from ...errors import SpeakError, nearest
+from ..faces import Box, detect_faces
 from ..head_crop import Square, already_cropped
 from ..head_pose import fit_head_pose, rotation_matrix
-from ...errors import SpeakError, nearest
+from ..media import search_copy
 
 # %% ../../../nbs/data/prepare/head_boxes.ipynb #de744b64
 HEAD_BOX_RATIO = 4 / 3  # side of the head box over that of scikit-image's face box: 4/3 x 1.2 = 1.6, as `crop_square`

@@ -19,16 +19,16 @@ import numpy as np
 import pandas as pd
 
 from ...config import FPS
-from ..audio import audio_chunks
-from ..head_crop import Square, apply_crop
-from ..media import probe
-from .clip_table import NUMBER_COLUMNS, SPLITS, read_table
-from .records import SUFFIXES
-from .shards import sample_name
-from ..video import video_frames
 from ...errors import SpeakError
 from ...synthetic import corpus as synthetic
 from ...synthetic.dataset import SyntheticCorpus
+from ..head_crop import Square, apply_crop
+from ..audio import audio_chunks
+from ..media import probe
+from ..video import video_frames
+from .clip_table import NUMBER_COLUMNS, SPLITS, read_table
+from .records import SUFFIXES
+from .shards import sample_name
 
 # %% ../../../nbs/data/prepare/prepared_clips.ipynb #4641191e
 class ShardFiles:
@@ -107,7 +107,7 @@ def pad_to_square(
 
 
 def _frames_at(path: Path, at: list[int], size: int) -> list[np.ndarray]:
-    "Some frames of a video. Its last one stands for frames that the container promised in vain."
+    "Some frames of a video. The last one is used for frames that the container promises and does not have."
     wanted, found = set(at), {}
     for k, frame in enumerate(video_frames(path)):
         if k in wanted:

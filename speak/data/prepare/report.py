@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ...labels import EMOTIONS
 from ...config import FPS
 from .clip_table import SPLITS
 from .prepared_clips import Clips
 from .survey import Survey
 from .sync_offset import pooled_offset
-from ...labels import EMOTIONS
 
 # %% ../../../nbs/data/prepare/report.ipynb #b220b898
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Limits:
     clipped: float = 0.001  # share of samples
     silent: float = 0.6  # share of frames
     apart_s: float = 0.2  # difference of the lengths of pictures, sound, landmarks and table
-    offset: tuple = (-2, 2)  # frames; as near as a clear answer can be told
+    offset: tuple = (-2, 2)  # frames; the precision of a clear answer
 
 
 def name_list(

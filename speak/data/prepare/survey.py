@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from ...config import FPS
-from ..decoding import SILENCE_PEAK
+from ...errors import SpeakError
 from ..folder import source_frame_index
 from ..head_pose import head_pose
 from ..landmarks import mouth_opening
+from ..decoding import SILENCE_PEAK
 from .loudness import Loudness, loudness
 from .prepared_clips import Clips
 from .sync_offset import MAX_OFFSET, envelope_offset, longest_known, shift_envelope
-from ...errors import SpeakError
 from ...progress import progress_bar
 
 # %% ../../../nbs/data/prepare/survey.ipynb #a749fde2
@@ -73,7 +73,7 @@ class ClipMeasures(NamedTuple):
     pose: np.ndarray  # (3,36) frames, see `pose_counts`
     curve: np.ndarray | None  # (31,) correlations of mouth and loudness
 
-
+# %% ../../../nbs/data/prepare/survey.ipynb #5ac30feb
 def _measure_landmarks(clips: Clips, i: int, figures: ClipFigures) -> tuple[np.ndarray | None, np.ndarray]:
     "The landmarks at 30 a second, (T,68,2), and the counts of their poses."
     points = clips.landmarks(i)

@@ -178,7 +178,7 @@ class PortraitBatches(Dataset):
         return np.sort(rng.choice(len(self.cache), min(self.batch, len(self.cache)), replace=False))
 
     def __getitem__(self, step: int) -> dict:
-        rng, S = np.random.default_rng([self.config.seed, self.process, step]), self.cache.size
+        rng, S = np.random.default_rng([self.config.optim.seed, self.process, step]), self.cache.size
         rows = self.pick(rng)
         frames, points = color_jitter(self.cache.images(rows), rng, self.strength), np.array(self.cache.landmarks[rows])
         angles = self.cache.pose[rows] / np.float32(POSE_SCALE)

@@ -72,7 +72,7 @@ class LandmarkPoseStage(Stage):
         super().__init__(c, accelerator)
         self.steps, self.size, self.affine = steps, size or faces.size, affine
         self.batches = PortraitBatches(faces, c, batch, mirrored=True, process=accelerator.process_index)
-        torch.manual_seed(c.seed + 1)
+        torch.manual_seed(c.optim.seed + 1)
         self.add('face', FaceNet(width) if start is None else copy.deepcopy(start))
 
     def step(self, b: dict, k: int) -> dict:
@@ -115,7 +115,7 @@ class EmotionStage(Stage):
     ):
         super().__init__(c, accelerator)
         self.steps, self.batches = steps, PortraitBatches(faces, c, batch, process=accelerator.process_index)
-        torch.manual_seed(c.seed + 2)
+        torch.manual_seed(c.optim.seed + 2)
         self.add('emotion', CropNet(len(EMOTIONS), width))
 
     def step(self, b: dict, k: int) -> dict:
@@ -150,7 +150,7 @@ class IdentityStage(Stage):
     ):
         super().__init__(c, accelerator)
         self.steps, self.batches = steps, PairBatches(faces, c, 2 * people, process=accelerator.process_index)
-        torch.manual_seed(c.seed + 3)
+        torch.manual_seed(c.optim.seed + 3)
         self.add('identity', CropNet(embed, width))
 
     def step(self, b: dict, k: int) -> dict:
@@ -173,4 +173,4 @@ class SyncJudgeStage(SyncStage):
     name = 'judge_sync'
 
     def __init__(self, c: Config, accelerator: Accelerator, cache: FrameCache, steps: int):
-        super().__init__(dataclasses.replace(c, steps_sync=steps, seed=c.seed + 4), accelerator, cache)
+        super().__init__(c.changed(steps_sync=steps, seed=c.optim.seed + 4), accelerator, cache)
