@@ -150,7 +150,7 @@ class Batches:
     ):
         self.source, self.config, self.process = cache, config, process
         self.driving_source = driving_source or config.data.driving_source
-        self.cache: FrameCache | None = None
+        self.cache = cache  # what batches are drawn from; of a stream the clips at hand, once there are any
         if isinstance(cache, FrameCache):
             self.set_cache(cache)
 
