@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..config import Config, config_from_json
@@ -26,48 +26,50 @@ from ..weights import find_weights, load_talker
 
 # %% ../../nbs/training/checkpoint.ipynb #4f29a883
 def flatten(
-    state,
-    path: str = '',  # nested dicts and lists with tensors and plain values
-) -> tuple[dict, dict]:  # tensors by path, plain values by path
-    "Nested state as two flat dicts; `unflatten` is the inverse."
-    if isinstance(state, torch.Tensor):
+    state: Any,  # nested dicts and lists with tensors and plain values
+    path: str = '',  # to `state` itself
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    "Nested state as two flat dicts by path: tensors, copied to the CPU, and plain values. `unflatten` is the inverse."
+    if isinstance(state, Tensor):
         return {path: state.detach().cpu().contiguous().clone()}, {}
-    if not isinstance(state, (dict, list, tuple)):
+    if isinstance(state, dict):
+        empty: Any = {}
+        items = [(f'k:{k}' if isinstance(k, str) else f'i:{k}', v) for k, v in state.items()]
+    elif isinstance(state, (list, tuple)):
+        empty = []
+        items = [(f'l:{i}', v) for i, v in enumerate(state)]
+    else:
         return {}, {path: state}
-    pairs = (
-        [(f'k:{k}' if isinstance(k, str) else f'i:{k}', v) for k, v in state.items()]
-        if isinstance(state, dict)
-        else [(f'l:{i}', v) for i, v in enumerate(state)]
-    )
-    tensors, plain = {}, ({} if pairs else {path: {} if isinstance(state, dict) else []})
-    for k, v in pairs:
-        t, p = flatten(v, f'{path}|{k}' if path else k)
-        tensors.update(t)
-        plain.update(p)
+    if not items:
+        return {}, {path: empty}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for key, value in items:
+        inner_tensors, inner_plain = flatten(value, f'{path}|{key}' if path else key)
+        tensors |= inner_tensors
+        plain |= inner_plain
     return tensors, plain
 
+# %% ../../nbs/training/checkpoint.ipynb #1887650d
+def _rebuild(tree: Any) -> Any:
+    "The dicts and lists that a tree of path elements stands for."
+    if not isinstance(tree, dict) or not tree:
+        return tree
+    if {k[0] for k in tree} == {'l'}:
+        return [_rebuild(tree[f'l:{i}']) for i in range(len(tree))]
+    return {(int(k[2:]) if k[0] == 'i' else k[2:]): _rebuild(v) for k, v in tree.items()}
 
-def unflatten(
-    flat: dict,  # by path
-):
-    "The nested state that `flatten` took apart."
-    tree = {}
+
+def unflatten(flat: dict[str, Any]) -> Any:
+    "The nested state that `flatten` took apart, from tensors and plain values by path."
+    tree: dict[str, Any] = {}
     for path, value in flat.items():
         *lead, last = path.split('|')
         node = tree
-        for k in lead:
-            node = node.setdefault(k, {})
+        for key in lead:
+            node = node.setdefault(key, {})
         node[last] = value
-
-    def rebuild(n):
-        if not isinstance(n, dict) or not n:
-            return n
-        kinds = {k[0] for k in n}
-        if kinds == {'l'}:
-            return [rebuild(n[f'l:{i}']) for i in range(len(n))]
-        return {(int(k[2:]) if k[0] == 'i' else k[2:]): rebuild(v) for k, v in n.items()}
-
-    return rebuild(tree)
+    return _rebuild(tree)
 
 # %% ../../nbs/training/checkpoint.ipynb #9f4b94f2
 def network_sizes(c: Config, nets: Collection[str]) -> dict[str, Any]:
@@ -88,8 +90,8 @@ def other_sizes(theirs: Config, ours: Config, nets: Collection[str]) -> dict[str
     a, b = network_sizes(theirs, nets), network_sizes(ours, nets)
     return {n: (a[n], b[n]) for n in a if a[n] != b[n]}
 
-
-def load_compatible_weights(name: str | Path, config: Config) -> dict[str, torch.Tensor]:
+# %% ../../nbs/training/checkpoint.ipynb #99e4a641
+def load_compatible_weights(name: str | Path, config: Config) -> dict[str, Tensor]:
     "The weights of a trained talker (shipped name, folder or hub id); `SpeakError` where its sizes are not this run's."
     talker = load_talker(*find_weights(name))
     if other := other_sizes(talker.config, config, {'talker'}):
@@ -100,8 +102,10 @@ def load_compatible_weights(name: str | Path, config: Config) -> dict[str, torch
     return talker.state_dict()
 
 # %% ../../nbs/training/checkpoint.ipynb #75a428e1
-def save_tensors(path, state, config: Config):
-    "Write a nested state and the settings it belongs to; the file under `path` is complete or the earlier one."
+def save_tensors(path: str | Path, state: dict[str, Any], config: Config) -> None:
+    """Write a nested state and the settings that it belongs to.
+
+    The file under `path` is complete or the earlier one. Raises `SpeakError` where it can't be written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors, plain = flatten(state)
@@ -113,29 +117,43 @@ def save_tensors(path, state, config: Config):
         os.replace(part, path)
     except BaseException as e:
         part.unlink(missing_ok=True)
-        if isinstance(e, OSError) or type(e).__name__ == 'SafetensorError':
+        if isinstance(e, (OSError, SafetensorError)):
             raise SpeakError(
-                f"{path} could not be written ({e}); the run needs a folder it may write to, with room on the disk. The checkpoint before is untouched."
-            )
+                f'{path} could not be written ({e}); the run needs a folder it may write to, with room on the disk. '
+                'The checkpoint before is untouched.'
+            ) from e
         raise
 
-
-def load_tensors(path, config: Config | None = None, device='cpu') -> tuple:
-    "The state and the settings of a file that `save_tensors` wrote; with `config`, networks of other sizes are refused."
-    path = Path(path)
+# %% ../../nbs/training/checkpoint.ipynb #abc8693b
+def _read_file(path: Path, device: str | torch.device) -> tuple[dict[str, Tensor], dict[str, str]]:
+    "The tensors and the header of a safetensors file that `save_tensors` wrote."
     if not path.is_file():
-        raise SpeakError(f"{path} does not exist; a checkpoint that a training run wrote is needed.")
+        raise SpeakError(f'{path} does not exist; a checkpoint that a training run wrote is needed.')
     try:
         with safe_open(path, 'pt', device=str(device)) as f:
-            meta = f.metadata() or {}
+            header = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}
     except Exception as e:
         raise SpeakError(
-            f"{path} cannot be read ({e}); it is cut off or no safetensors file: delete it, and the run starts its stage again."
-        )
-    if not {'plain', 'config'} <= set(meta):
-        raise SpeakError(f"{path} is no checkpoint of this package; a file that a training run wrote is needed.")
-    theirs = config_from_json(meta['config'], str(path))
+            f'{path} cannot be read ({e}); it is cut off or no safetensors file: delete it, and the run starts its '
+            'stage again.'
+        ) from e
+    if not {'plain', 'config'} <= set(header):
+        raise SpeakError(f'{path} is no checkpoint of this package; a file that a training run wrote is needed.')
+    return tensors, header
+
+
+def load_tensors(
+    path: str | Path,
+    config: Config | None = None,  # of this run; networks of other sizes are refused
+    device: str | torch.device = 'cpu',
+) -> tuple[dict[str, Any], Config]:
+    """The state and the settings of a file that `save_tensors` wrote.
+
+    Raises `SpeakError` where the file is missing or damaged, or holds networks of other sizes than `config`."""
+    path = Path(path)
+    tensors, header = _read_file(path, device)
+    theirs = config_from_json(header['config'], str(path))
     if config is not None:
         nets = {k.split('|')[1].removeprefix('k:') for k in tensors if k.startswith('k:nets|')}
         if other := other_sizes(theirs, config, nets):
@@ -144,7 +162,7 @@ def load_tensors(path, config: Config | None = None, device='cpu') -> tuple:
                 f"{path} holds preset '{theirs.preset}', this run is preset '{config.preset}' ({sizes}); take another "
                 'run_dir or the same preset.'
             )
-    return unflatten({**tensors, **json.loads(meta['plain'])}), theirs
+    return unflatten({**tensors, **json.loads(header['plain'])}), theirs
 
 # %% ../../nbs/training/checkpoint.ipynb #ebe76ca2
 class EMA:
@@ -155,11 +173,12 @@ class EMA:
         self.state = {k: v.detach().clone() for k, v in net.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, net: nn.Module, step: int):
+    def update(self, net: nn.Module, step: int) -> None:
+        "Take in the weights after a step, counted from 0. Integers, such as counts of batches, are copied."
         keep = 0.5 ** (1 / max(1e-8, min(self.halflife, 0.1 * (step + 1))))
-        now, real = net.state_dict(), [k for k, v in self.state.items() if v.dtype.is_floating_point]
-        get_ema_multi_avg_fn(keep)(
-            [self.state[k] for k in real], [now[k] for k in real], None
-        )  # all at once: a GPU would spend a tenth of a step on hundreds of small calls
-        for k in self.state.keys() - set(real):
-            self.state[k].copy_(now[k])
+        new = net.state_dict()
+        floats = [k for k, v in self.state.items() if v.dtype.is_floating_point]
+        # All at once: on a GPU, hundreds of small calls would take a tenth of a step.
+        get_ema_multi_avg_fn(keep)([self.state[k] for k in floats], [new[k] for k in floats], None)
+        for k in self.state.keys() - set(floats):
+            self.state[k].copy_(new[k])
