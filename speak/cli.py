@@ -84,7 +84,8 @@ def prepare_corpus(
     cluster: str,
 ) -> None:
     "`speak prepare`: a corpus as downloaded becomes clips."
-    from speak.data.prepare import on_cluster, prepare
+    from speak.data.prepare.corpus import prepare
+    from speak.data.prepare.parallel import on_cluster
 
     rules = dict(
         size=size,
@@ -103,7 +104,7 @@ def prepare_corpus(
 
 def align_corpus(folder: str) -> None:
     "`speak align`: by how many frames the sound of each clip is ahead, into the clips' table."
-    from speak.data.report import align
+    from speak.data.prepare.alignment import align
 
     found = align(folder)
     for _, r in found.iterrows():

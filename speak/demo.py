@@ -24,7 +24,8 @@ from .data.images import image_tags, read_image, write_image
 from .data.video import pingpong, pingpong_index, video_frames
 from .data.video_writer import VideoWriter, write_video
 from .errors import SpeakError
-from .pipeline import SpeakPipeline, is_marked, provenance_tags
+from .pipeline import SpeakPipeline
+from .provenance import is_marked, provenance_tags
 from .synthetic.corpus import ClipTracks, Factors, make_tracks, recombine, render
 from .synthetic.speech import sentence
 

@@ -172,7 +172,7 @@ def describe_recording(info: MediaInfo) -> str:
 
 def describe_file(path: str | Path) -> str:
     "What a media file holds, and whether this package marked it as generated: two lines."
-    from speak.pipeline import is_marked
+    from speak.provenance import is_marked
 
     tags = image_tags(path)
     if media_kind(path) == 'picture':

@@ -42,7 +42,8 @@ def losses(folder) -> dict:
     from speak.data.cache import FrameCache
     from speak.synthetic.dataset import SyntheticCorpus, SyntheticImages
     from speak.training.irfd import IrfdStage
-    from speak.training.loop import make_accelerator, read_log, run_stage
+    from speak.training.log import read_log
+    from speak.training.loop import make_accelerator, run_stage
     from speak.training.sync import SyncStage
     from speak.training.talker import TalkerStage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from speak.data.prepare.fixtures import make_fixture_corpus
-from speak.training.loop import read_log
+from speak.training.log import read_log
 
 REPO = Path(__file__).parents[1]
 # scikit-image's detector gives no landmarks; these are the settings that the error names

@@ -9,8 +9,8 @@ from pathlib import Path
 import papermill
 import pytest
 
-from speak.data.prepare import prepare
-from speak.data.readers import make_fixture_corpus
+from speak.data.prepare.corpus import prepare
+from speak.data.prepare.fixtures import make_fixture_corpus
 from speak.data.video_writer import write_video
 from speak.evaluation import benchmark
 
@@ -64,7 +64,7 @@ def test_clips_without_landmarks_are_scored(clips, tmp_path, corpus, split, base
     assert (
         f"clips of the split '{split}'" in said
         and 'clips without landmarks: ' in said
-        and "pip install 'speak[landmarks]'" in said
+        and "detector='face-alignment'" in said
     )
     assert (
         'SSIM' in said

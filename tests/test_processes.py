@@ -14,7 +14,7 @@ import pytest
 from speak.data.audio import write_audio
 from speak.data.video_writer import write_video
 from speak.synthetic.dataset import SyntheticCorpus
-from speak.training.loop import read_log
+from speak.training.log import read_log
 
 REPO = Path(__file__).parents[1]
 

@@ -51,9 +51,7 @@ def open_stills(
     return FrameCache.build(images, folder, size, jobs=jobs, progress=progress)
 
 # %% ../../nbs/data/corpora.ipynb #507bd1c4
-LANDMARKS_HOW = (
-    "for landmarks, `pip install 'speak[landmarks]'` and prepare the clips again with detector='face-alignment'"
-)
+LANDMARKS_HOW = "for landmarks, prepare the clips again with detector='face-alignment'"
 
 
 def check_settings(cache, config) -> None:

@@ -87,7 +87,7 @@ class IrfdStage(Stage):
         others = [p for p in net.parameters() if id(p) not in ids]
         self.add('irfd', net, [dict(params=others), dict(params=encoders, lr=c.optim.encoder_lr_stage1)])
         names = (f.name for f in dataclasses.fields(c.loss.irfd_weights))
-        self.latest = {n: 0.0 for n in names if getattr(c.loss.irfd_weights, n)}
+        self.latest_losses = {n: 0.0 for n in names if getattr(c.loss.irfd_weights, n)}
 
     def supervised_only(self, k: int) -> bool:
         "Whether step k learns labels alone."

@@ -268,7 +268,7 @@ class TalkerStage(Stage):
         talker = build_talker(c, irfd, start_from)
         self.frozen_encoders = freeze_modules(talker, c)
         self.add('talker', talker, self._groups(talker))
-        self.latest = {n: 0.0 for n, w in self.weights.items() if w} | {'discriminator': 0.0}
+        self.latest_losses = {n: 0.0 for n, w in self.weights.items() if w} | {'discriminator': 0.0}
         self.use_gan = self.weights['gan'] > 0
         if self.use_gan:
             net = Discriminator(c.model.discriminator_width, 2, c.data.image_size)
@@ -314,7 +314,7 @@ class TalkerStage(Stage):
         self._descend('talker', total)
         if with_gan:
             losses['discriminator'] = self.step_discriminator(condition, real, fake.detach())
-        return {n: v.mean().detach() for n, v in losses.items() if n in self.latest}
+        return {n: v.mean().detach() for n, v in losses.items() if n in self.latest_losses}
 
     def _descend(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad()

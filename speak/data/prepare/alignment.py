@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...errors import SpeakError
 from ..folder import sound_offset
 from .prepared_clips import FolderClips
 from .survey import survey
+from ...errors import SpeakError
 
 # %% ../../../nbs/data/prepare/alignment.ipynb #52450981
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import FPS, SAMPLE_RATE
-from ...errors import SpeakError
-from ..head_crop import Square, apply_crop
-from ..head_pose import fit_head_pose
 from ..audio import read_audio
 from ..decoding import SILENCE_PEAK
+from ..head_crop import Square, apply_crop
+from ..head_pose import fit_head_pose
 from ..media import probe
-from ..video import video_frames
 from .head_boxes import face_alignment_model, head_square
 from .head_finder import HeadFinder, head_finder
 from .prepare_config import PrepareConfig
 from .recordings import Recording
 from .tracks import FaceTrack, Rejection, follow_face
+from ..video import video_frames
+from ...errors import SpeakError
 
 # %% ../../../nbs/data/prepare/clips.ipynb #f57ae160
 SOUND_SLACK_S = 0.2  # that the sound may end before the pictures without ending the clip

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from ...labels import EMOTIONS
-from ...errors import SpeakError
 from .prepared_clips import Clips
+from ...errors import SpeakError
+from ...labels import EMOTIONS
 
 # %% ../../../nbs/data/prepare/contact_sheets.ipynb #2f57d642
 def pick_clips(

@@ -15,9 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ...config import FPS
-from ...errors import SpeakError, nearest
-from ..files import is_same_file
-from ..media import atomic_file
+from ..files import atomic_file, is_same_file
 from .corpus_files import Problem
 from .head_boxes import face_alignment_model
 from .parallel import parallel_map
@@ -38,6 +36,7 @@ from speak.data.prepare.records import (
     write_record,
 )
 from .shards import prepare_shards
+from ...errors import SpeakError, nearest
 from ...stopping import stopping
 
 # %% ../../../nbs/data/prepare/corpus.ipynb #e1eeebeb

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import SpeakError, nearest
 from .filetypes import KNOWN_SUFFIXES, UNFINISHED_NAME, VIDEO_SUFFIXES, inspect_file, suffix_of
 from .recordings import Recording
+from ...errors import SpeakError, nearest
 
 # %% ../../../nbs/data/prepare/corpus_files.ipynb #accd75fc
 class Problem(NamedTuple):
@@ -79,7 +79,7 @@ class CorpusFiles:
         "The full path of one of the files."
         return f'{self.root}/{path}'
 
-    def relative(self, text) -> str:
+    def relative(self, text: str | Exception) -> str:
         "A path or a sentence without the folder's own path."
         return str(text).replace(f'{self.root}/', '')
 

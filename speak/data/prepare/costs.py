@@ -14,16 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from ...config import FPS
-from ...errors import SpeakError
-from ..head_crop import apply_crop
 from ..audio import read_audio
+from ..head_crop import apply_crop
 from ..media import probe
-from ..video import video_frames
 from .clips import part_square
 from .head_boxes import face_alignment_model, head_square, skimage_heads
 from .prepare_config import PrepareConfig
 from .records import write_pictures
 from .tracks import DETECTION_INTERVAL, FaceTrack, ShotDetector
+from ..video import video_frames
+from ...errors import SpeakError
 
 # %% ../../../nbs/data/prepare/costs.ipynb #9b6a333c
 class Cost(NamedTuple):

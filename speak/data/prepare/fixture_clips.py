@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ...config import FPS, SAMPLE_RATE
+from ..audio import write_audio
+from .records import SUFFIXES
+from ..video_writer import write_video
 from ...synthetic import corpus as synthetic
 from ...synthetic.dataset import SyntheticCorpus
-from ..audio import write_audio
-from ..video_writer import write_video
-from .records import SUFFIXES
 
 # %% ../../../nbs/data/prepare/fixture_clips.ipynb #3a54c5c9
 FIXTURE_SPLITS = dict(train=4, val=2, test=2)  # clips of the embedded corpus, numbered on from split to split

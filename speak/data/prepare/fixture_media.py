@@ -14,11 +14,11 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from ...labels import EMOTIONS
 from ...config import FPS, SAMPLE_RATE
-from ...synthetic import corpus as synthetic
 from ..audio import write_audio
 from ..video_writer import write_video
+from ...labels import EMOTIONS
+from ...synthetic import corpus as synthetic
 
 # %% ../../../nbs/data/prepare/fixture_media.ipynb #ef52a229
 PICTURE_HEIGHT = 128  # of a fixture's picture, pixels

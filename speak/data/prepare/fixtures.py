@@ -15,9 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ...labels import EMOTIONS
 from ...config import FPS
-from ...errors import SpeakError, nearest
 from ..audio import read_audio
 from .corpus_files import Problem
 from .cremad import CREMAD_EMOTIONS
@@ -32,6 +30,8 @@ from speak.data.prepare.fixture_media import (
 from .readers import read_corpus
 from .recordings import Recording, safe_name
 from .voxceleb import BOX_HEIGHT, TABLE_COLUMNS
+from ...errors import SpeakError, nearest
+from ...labels import EMOTIONS
 
 # %% ../../../nbs/data/prepare/fixtures.ipynb #52f44941
 def _build_folder(folder: Path):

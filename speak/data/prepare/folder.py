@@ -11,8 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ...labels import EMOTIONS
-from ...errors import nearest
 from .corpus_files import Corpus, CorpusFiles, Problem, read_csv_rows
 from speak.data.prepare.filetypes import (
     ANIMATION,
@@ -25,6 +23,8 @@ from speak.data.prepare.filetypes import (
     suffix_of,
 )
 from .recordings import Recording
+from ...errors import nearest
+from ...labels import EMOTIONS
 
 # %% ../../../nbs/data/prepare/folder.ipynb #3a7ff8f9
 _CLIP_FOLDERS = ('video', 'videos', 'clips')  # folders at the top that are not named after a person

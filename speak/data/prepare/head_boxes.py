@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ...errors import SpeakError, nearest
-from ..faces import Box, detect_faces
+from ..faces import Box, detect_faces, search_copy
 from ..head_crop import Square, already_cropped
 from ..head_pose import fit_head_pose, rotation_matrix
-from ..media import search_copy
+from ...errors import SpeakError, nearest
 
 # %% ../../../nbs/data/prepare/head_boxes.ipynb #de744b64
 HEAD_BOX_RATIO = 4 / 3  # side of the head box over that of scikit-image's face box: 4/3 x 1.2 = 1.6, as `crop_square`
@@ -71,7 +70,7 @@ def _load_face_alignment(device: str):
         files = _face_alignment_files()
     except ImportError as e:
         raise SpeakError(
-            f"face-alignment is not installed ({e}): `pip install 'speak[landmarks]'`, or detector='skimage', "
+            f"face-alignment is not installed ({e}): `pip install face-alignment`, or detector='skimage', "
             "would be right."
         ) from None
     import face_alignment

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ...config import FPS
-from ...errors import SpeakError
 from ..faces import Box
 from ..media import MediaInfo
 from .head_boxes import face_alignment_model, landmark_heads, skimage_heads
@@ -21,6 +20,7 @@ from .prepare_config import PrepareConfig
 from .recordings import Recording, scale_crop
 from .tracks import DETECTION_INTERVAL
 from .voxceleb import read_track
+from ...errors import SpeakError
 
 # %% ../../../nbs/data/prepare/head_finder.ipynb #e896c7c6
 def _load_landmarks(recording: Recording, info: MediaInfo) -> np.ndarray:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ...labels import EMOTIONS
-from ...errors import nearest
 from .corpus_files import Corpus, CorpusFiles, Problem
 from .filetypes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from .recordings import Recording
+from ...errors import nearest
+from ...labels import EMOTIONS
 
 # %% ../../../nbs/data/prepare/mead.ipynb #4acfa6a9
 VIEWS = ('front', 'left_30', 'left_60', 'right_30', 'right_60', 'top', 'down')

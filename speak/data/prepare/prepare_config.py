@@ -8,8 +8,8 @@ __all__ = ['PrepareConfig']
 # %% ../../../nbs/data/prepare/prepare_config.ipynb #82d99be4
 from dataclasses import asdict, dataclass
 
-from ...errors import SpeakError
 from .head_boxes import DETECTORS, choose_detector
+from ...errors import SpeakError
 
 # %% ../../../nbs/data/prepare/prepare_config.ipynb #a005d3ca
 @dataclass(frozen=True)

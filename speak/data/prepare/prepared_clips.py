@@ -19,16 +19,16 @@ import numpy as np
 import pandas as pd
 
 from ...config import FPS
-from ...errors import SpeakError
-from ...synthetic import corpus as synthetic
-from ...synthetic.dataset import SyntheticCorpus
-from ..head_crop import Square, apply_crop
 from ..audio import audio_chunks
+from ..head_crop import Square, apply_crop
 from ..media import probe
-from ..video import video_frames
 from .clip_table import NUMBER_COLUMNS, SPLITS, read_table
 from .records import SUFFIXES
 from .shards import sample_name
+from ..video import video_frames
+from ...errors import SpeakError
+from ...synthetic import corpus as synthetic
+from ...synthetic.dataset import SyntheticCorpus
 
 # %% ../../../nbs/data/prepare/prepared_clips.ipynb #4641191e
 class ShardFiles:
@@ -224,18 +224,23 @@ class EmbeddedClips:
         return len(self.table)
 
     def reason(self, error: Exception) -> str:
+        "As `FolderClips.reason`."
         return str(error)
 
     def video(self, i: int) -> VideoFacts:
+        "As `FolderClips.video`."
         return VideoFacts(len(self.tracks(i)), float(FPS), self.size, self.size)
 
     def landmarks(self, i: int) -> np.ndarray:
+        "(T,68,2) pixels, one row for each frame."
         return (synthetic.render(self.tracks(i), 16).landmarks + 0.5) * (self.size / 16) - 0.5
 
     def sound(self, i: int) -> Iterator[np.ndarray]:
+        "One piece of (N,) float32."
         return iter([self.tracks(i).wave])
 
     def pictures(self, i: int, at: list[int], size: int) -> list[np.ndarray]:
+        "Frames `at` of a clip, uint8 (size,size,3)."
         return list(synthetic.render(self.tracks(i), size, np.minimum(at, len(self.tracks(i)) - 1)).frames)
 
 

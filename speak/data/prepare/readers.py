@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import SpeakError, nearest
 from .corpus_files import Corpus, CorpusFiles, Problem, walk_files
 from .cremad import CREMAD
 from .filetypes import ARCHIVE_NAME, DAMAGED
@@ -22,6 +21,7 @@ from .hdtf import HDTF
 from .mead import MEAD
 from .recordings import Recording, safe_name, split_by_identity
 from .voxceleb import VOX_METADATA, VOXCELEB1, VOXCELEB2
+from ...errors import SpeakError, nearest
 
 # %% ../../../nbs/data/prepare/readers.ipynb #468e99ca
 CORPORA: dict[str, Corpus] = {

@@ -18,15 +18,15 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ...config import FPS
-from ..head_pose import fit_head_pose
 from ..audio import write_audio
 from ..decoding import track_note
-from ..media import atomic_file
-from ..video_writer import VideoWriter
+from ..files import atomic_file
+from ..head_pose import fit_head_pose
 from .clips import PreparedClip, extract_clips
 from .prepare_config import PrepareConfig
 from .recordings import Recording
 from .tracks import Rejection
+from ..video_writer import VideoWriter
 
 # %% ../../../nbs/data/prepare/records.ipynb #0b768b33
 COLUMNS = (

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ...labels import EMOTIONS
 from ...config import FPS
 from .clip_table import SPLITS
 from .prepared_clips import Clips
 from .survey import Survey
 from .sync_offset import pooled_offset
+from ...labels import EMOTIONS
 
 # %% ../../../nbs/data/prepare/report.ipynb #b220b898
 @dataclass(frozen=True)

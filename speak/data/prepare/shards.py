@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..media import atomic_file
+from ..files import atomic_file
 from .parallel import parallel_map
 from .prepare_config import PrepareConfig
 from .recordings import Recording

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from ...config import FPS
-from ...errors import SpeakError
+from ..decoding import SILENCE_PEAK
 from ..folder import source_frame_index
 from ..head_pose import head_pose
 from ..landmarks import mouth_opening
-from ..decoding import SILENCE_PEAK
 from .loudness import Loudness, loudness
 from .prepared_clips import Clips
 from .sync_offset import MAX_OFFSET, envelope_offset, longest_known, shift_envelope
+from ...errors import SpeakError
 from ...progress import progress_bar
 
 # %% ../../../nbs/data/prepare/survey.ipynb #a749fde2

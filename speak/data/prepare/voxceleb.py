@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import SpeakError
 from .corpus_files import Corpus, CorpusFiles, Problem, read_csv_rows, read_text_lines
 from .filetypes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from .recordings import Recording
+from ...errors import SpeakError
 
 # %% ../../../nbs/data/prepare/voxceleb.ipynb #8005b6ef
 BOX_FPS = 25  # frames a second of the text files
