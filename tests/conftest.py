@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def files() -> list[Path]:
-    "The repository's files, relative to its root: what git knows or would add; without git, what .gitignore does not name."
+    "The repository's files, relative to its root: what git knows or would add; else what .gitignore does not name."
     if shutil.which('git') and (ROOT / '.git').exists():
         # safe.directory: the checkout may belong to another user, as in a container.
         command = ['git', '-c', 'safe.directory=*', 'ls-files', '-z', '--cached', '--others', '--exclude-standard']

@@ -1,4 +1,4 @@
-"The notebooks for papermill, run as their users run them: what is saved is lines and pictures, no bars and no warnings."
+"The notebooks for papermill, run as their users run them: saved are lines and pictures, no bars and no warnings."
 
 import csv
 import json

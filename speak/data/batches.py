@@ -274,7 +274,7 @@ class IrfdPairs(Batches):
         )
 
     def augmented(self, rng: np.random.Generator, H: int) -> dict[str, Tensor]:
-        "H mirrored, rolled, shifted and scaled frames with their labels; for the pose refiner, noise of their pose too."
+        "H mirrored, rolled, shifted and scaled frames with labels; for the pose refiner, noise of their pose too."
         at, read = rng.integers(len(self.cache.frames), size=H), self.reader
         truth = read.head_pose(at), read.labels('action_units', at)
         frames, head_pose, units = affine_flip_augment(self.driving_images(at, rng), *truth, rng)
@@ -290,8 +290,9 @@ class IrfdPairs(Batches):
 class TalkerWindows(Batches):
     """Windows of stage 2, B of T frames; T is 1 in steps of single frames.
 
-    Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound of the window with
-    context on either side; `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points` (B,68,2).
+    Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound of the window
+    with context on either side; `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points`
+    (B,68,2).
     If wanted: `surface` (B,T,192,2) and `source_surface`, `segmentation` (B,T,2,S,S) and `source_segmentation`,
     `articulation` (B,T,8), `head_pose` (B,T,6) of the pose sources and `source_head_pose`."""
 

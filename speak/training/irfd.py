@@ -17,7 +17,6 @@ from torch import Tensor
 from ..config import Config
 from ..data.batches import IrfdPairs
 from ..model import build_irfd
-from ..paper.encoders import FACTORS
 from ..paper.losses import classification_loss, irfd_losses, total_loss
 from ..supervision.losses import flow_loss, masked_l1
 from ..supervision.probes import Readings, SupervisedOutput
@@ -130,7 +129,7 @@ class IrfdStage(Stage):
 
     @torch.no_grad()
     def sample(self, step: int = 0) -> np.ndarray:
-        "Rows: what S and T gave for identity, pose and emotion; S; its reconstruction; the fake with one factor swapped."
+        "Rows: what S and T gave for identity, pose and emotion; S; its reconstruction; the fake, one factor swapped."
         net, batch = self.ema_model('irfd'), self.batches[10**6 + step]
         batch = {n: v.to(self.accelerator.device) for n, v in batch.items()}
         out = net(self.inputs(batch), batch['swap']).swapped

@@ -62,8 +62,8 @@ def averaged_weights(path: str | Path, name: str, config: Config) -> dict[str, T
 def convert_facial_mlp(irfd: IRFD, code_dim: int) -> dict[str, Tensor]:
     """Weights for the talker's mlp(f_I, f_P) of stage 1's mlp of all codes.
 
-    Taken are the columns of the codes that both read: identity, what the source adds, pose, in the talker's order. So the
-    warp that G_d learned goes on."""
+    Taken are the columns of the codes that both read: identity, what the source adds, pose, in the talker's order.
+    So the warp that G_d learned goes on."""
     state, D, context = {k: v.clone() for k, v in irfd.mlp.state_dict().items()}, code_dim, irfd.renderer.context_dim
     weight = state['0.weight']
     pose = 0 if irfd.equations == 'printed' else 2 * D  # a sum has the codes in the same columns

@@ -181,7 +181,7 @@ class LayeredWarpRenderer(Renderer):
                 block.reset_warp_outputs(1.0)
 
     def encode_source(self, image: Tensor, codes: Codes, flow_only: bool = False) -> WarpSource:  # (B,3,S,S)
-        "What to keep of identity pictures with these codes and head poses; `flow_only` leaves out features and picture."
+        "What to keep of identity pictures with these codes and head poses; `flow_only`: no features, no picture."
         camera = pose_to_camera(codes.factor('head_pose'))
         fixed = camera.detach()  # what is cut out does not depend on where heads should be
         position = self.head_warp.position_encoding(self.head_warp.intersect(fixed, self.sizes[-1]))

@@ -8,7 +8,6 @@ __all__ = ['AFFINE_TURN_DEG', 'AFFINE_SCALE', 'AFFINE_SHIFT', 'TEMPERATURE', 'af
 
 # %% ../../../nbs/evaluation/judges/train.ipynb #06abd4c5
 import copy
-import dataclasses
 
 import torch
 from accelerate import Accelerator
