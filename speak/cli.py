@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .config import FPS
@@ -87,7 +88,7 @@ def prepare_corpus(
     from speak.data.prepare.corpus import prepare
     from speak.data.prepare.parallel import on_cluster
 
-    rules = dict(
+    rules: dict[str, Any] = dict(
         size=size,
         detector=detector,
         device=device,

@@ -185,8 +185,8 @@ class Config:
         "With other values of settings, unchecked; see `configure` for names."
         for name, value in changes.items():
             group = getattr(self, GROUP_OF[name])
-            if dataclasses.is_dataclass(old := getattr(group, name)) and isinstance(value, dict):
-                value = replace(old, **value)
+            if isinstance(value, dict) and dataclasses.is_dataclass(getattr(group, name)):
+                value = replace(getattr(group, name), **value)
             self = replace(self, **{GROUP_OF[name]: replace(group, **{name: value})})
         return self
 
@@ -353,7 +353,7 @@ def check_config(c: Config) -> None:
 def _check_paper_generator(c: Config) -> None:
     "The paper's generator has no flow, no matting and no head pose, so nothing may ask for them."
     irfd, talker = c.loss.irfd_weights, c.loss.talker_weights
-    wanted = dict(pose_flip_tta=c.model.pose_flip_tta, pose_refiner=c.model.pose_refiner)
+    wanted: dict[str, Any] = dict(pose_flip_tta=c.model.pose_flip_tta, pose_refiner=c.model.pose_refiner)
     wanted |= {'frozen_modules: matting': 'matting' in c.optim.frozen_modules}
     wanted |= dict(flow_only_fraction=c.optim.flow_only_fraction)
     wanted |= {f'irfd_weights: {n}': getattr(irfd, n) for n in WARP_IRFD_LOSSES}

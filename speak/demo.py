@@ -258,9 +258,10 @@ def grid_row(
     "What `pipe` makes of the inputs at some moments, under the driving videos and the exact answer."
     # Rendered heads are framed already.
     frames = pipe(clips.identity[0], tracks.speech.wave, clips.pose, clips.emotion, crop=False)
+    assert isinstance(frames, np.ndarray)
     at = moments(len(frames), columns)
     poses, emotions = (video[pingpong_index(len(video), len(frames))[at]] for video in (clips.pose, clips.emotion))
-    answers = render(recombine(*tracks), clips.pose.shape[1], at).frames
+    answers = render(recombine(*tracks), clips.pose.shape[1], at.tolist()).frames
     body = []
     for small, generated in zip(zip(poses, emotions, answers), frames[at]):
         above = np.concatenate([tile(f, side // 3) for f in small], 1)

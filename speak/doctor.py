@@ -48,7 +48,7 @@ def wav2vec2_file() -> PretrainedFile:
 
     from speak.config import PRESETS
 
-    hub = str(PRESETS['paper']['audio_checkpoint'])
+    hub = str(PRESETS['paper']().model.audio_checkpoint)
     found = try_to_load_from_cache(hub, 'model.safetensors')
     snapshots = Path(constants.HF_HUB_CACHE) / f"models--{hub.replace('/', '--')}" / 'snapshots'
     file = Path(found) if isinstance(found, str) else snapshots / '*' / 'model.safetensors'

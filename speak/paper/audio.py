@@ -12,10 +12,14 @@ __all__ = ['STRIDE', 'ARCHS', 'INPUT_GAIN', 'ATTENTION_FRAMES', 'FILTER_PHASES',
 import math
 import os
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2Config
 
 from ..config import FPS, SAMPLE_RATE
 from ..errors import SpeakError
@@ -207,7 +211,7 @@ class AudioEncoder(nn.Module):
         h, _ = self.net.feature_projection(h)  # (B,T,D)
         return transform(self.net, h, mask)  # (B,T,D)
 
-    def load_checkpoint(self, checkpoint: str):
+    def load_checkpoint(self, checkpoint: str) -> None:
         "Take pre-trained weights (see `load_wav2vec2`); freezes the convolutions as FaceFormer does."
         load_wav2vec2(self.net, checkpoint)
         self.net.freeze_feature_encoder()
@@ -240,7 +244,7 @@ def stream_features(
             skip = max(done - context, -lead) - start
             kept, start = kept[num_samples(skip) :], start + skip
     last = num_frames(total)
-    if last > done:
+    if last > done and kept is not None:
         kept = torch.cat([kept, kept.new_zeros(num_samples(lead))])
         yield encoder(kept[None], T=last + lead - start)[0, done - start : last - start]
 
@@ -255,7 +259,7 @@ DOWNLOAD_HELP = (
 )
 
 
-def check_wav2vec2_config(found: 'Wav2Vec2Config', wanted: 'Wav2Vec2Config', checkpoint: str):
+def check_wav2vec2_config(found: 'Wav2Vec2Config', wanted: 'Wav2Vec2Config', checkpoint: str) -> None:
     "`SpeakError` where a checkpoint's configuration is of another network than the one that is wanted."
     for name in CHECKED_OPTIONS:
         a, b = getattr(found, name), getattr(wanted, name)
@@ -269,7 +273,7 @@ def check_wav2vec2_config(found: 'Wav2Vec2Config', wanted: 'Wav2Vec2Config', che
 def load_wav2vec2(
     net: nn.Module,  # a `Wav2Vec2Model` of the checkpoint's sizes
     checkpoint: str,  # hub id, or a folder with config.json and model.safetensors
-):
+) -> None:
     """Take weights of wav2vec2-base, with or without a classifier on top.
 
     Raises `SpeakError` where they are absent, or of another network.

@@ -7,7 +7,7 @@ __all__ = ['FACTORS', 'group_norm', 'StridedConv1x1', 'Encoder', 'Codes', 'Encod
 
 # %% ../../nbs/paper/encoders.ipynb #1aab6dfc
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn as nn
 from torch import Tensor
@@ -109,7 +109,7 @@ class Codes(NamedTuple):
 class Encoders(nn.ModuleDict):
     "E_i, E_e and E_p, all alike; the arguments are those of `Encoder`."
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__({f: Encoder(*args, **kwargs) for f in FACTORS})
 
     def forward(self, frames: Tensor, factors: Sequence[str] = FACTORS) -> Codes:

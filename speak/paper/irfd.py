@@ -35,7 +35,8 @@ def swap_origins(swap: Tensor) -> dict[str, Tensor]:
 def take_codes(codes: Codes, origin: dict[str, Tensor]) -> Codes:
     "Codes with each factor taken from the rows that `origin` names; the head pose goes with the pose."
     head = codes.head_pose if codes.head_pose is None else codes.head_pose[origin['pose']]
-    return Codes(*(codes.factor(f)[origin[f]] for f in FACTORS), head)
+    identity, emotion, pose = (codes.factor(f)[origin[f]] for f in FACTORS)
+    return Codes(identity, emotion, pose, head)
 
 # %% ../../nbs/paper/irfd.ipynb #8c4b361f
 class Swapped(NamedTuple):

@@ -87,6 +87,7 @@ def irfd_losses(
 
     fake_s, fake_t, s, t = of_factor('identity')
     image = out.recon.image
+    assert image is not None, 'the pairs were not rendered'
     return dict(
         identity=identity_loss(s, t, fake_s, fake_t, margin, equations, same_identity),
         emotion_ce=classification_loss(out.logits.float(), label),

@@ -36,7 +36,7 @@ def vgg19_features(
     return layers
 
 # %% ../../nbs/paper/perceptual.ipynb #4c5c9958
-def init_random(net: nn.Sequential):
+def init_random(net: nn.Sequential) -> None:
     "He-normal weights from a fixed seed, zero biases."
     generator = torch.Generator().manual_seed(0)
     for layer in net:
@@ -74,7 +74,7 @@ def imagenet_weights(
     return torch.load(path, map_location='cpu', weights_only=True)
 
 # %% ../../nbs/paper/perceptual.ipynb #bfa91692
-def copy_weights(net: nn.Sequential, weights: dict[str, Tensor], source: str):
+def copy_weights(net: nn.Sequential, weights: dict[str, Tensor], source: str) -> None:
     "Copy `features.N.*` into the network; `SpeakError` with the file's name `source` where they do not fit."
     for name, own in net.state_dict().items():
         given = weights.get(f'features.{name}')
@@ -91,7 +91,7 @@ def copy_weights(net: nn.Sequential, weights: dict[str, Tensor], source: str):
 
 
 @torch.no_grad()
-def load_vgg(net: nn.Sequential, weights: str):
+def load_vgg(net: nn.Sequential, weights: str) -> None:
     "Fill the network with weights 'random', 'imagenet' or of a safetensors file; `SpeakError` where that cannot be."
     if weights == 'random':
         return init_random(net)
@@ -131,7 +131,7 @@ class Perceptual(nn.Module):
         self.register_buffer('mean', torch.tensor(norm.mean).view(3, 1, 1) * 2 - 1, persistent=False)
         self.register_buffer('std', torch.tensor(norm.std).view(3, 1, 1) * 2, persistent=False)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> 'Perceptual':
         return super().train(False)  # part of a loss: a trainer's .train() leaves it alone
 
     def activations(

@@ -97,7 +97,7 @@ class SupervisedIRFD(IRFD):
         moved = codes.head_pose + PoseRefiner.RESIDUAL_SCALE * pose_noise
         return readings._replace(refined_pose=self.encoders.refine_pose(frames, moved))
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         sources: dict[str, Tensor] | None,  # as for `IRFD`; None: nothing is rendered, only labels are learned
         swap: Tensor | None,

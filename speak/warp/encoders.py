@@ -100,5 +100,6 @@ class FrontalizingEncoders(Encoders):
         return head_pose + residual
 
     def _residual(self, view: Tensor, head_pose: Tensor) -> Tensor:
+        assert self.pose_refiner is not None
         maps = [self[f].features(view).detach() for f in self.frontalized]
         return self.pose_refiner(maps, head_pose)

@@ -154,7 +154,7 @@ class EllipsoidWarp(nn.Module):
 class HeadShapeNet(nn.Module):
     "In what a head with its hair differs from the mean ellipsoid."
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.view = nn.Sequential(conv_norm(7, 32), conv_norm(32, 48, 2), conv_norm(48, 64, 2))
         self.whole = nn.Sequential(

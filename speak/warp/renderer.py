@@ -42,8 +42,9 @@ class WarpSource(NamedTuple):
         tensors = [self.matte, self.light, self.shape, self.background]
         image = self.image if self.image is None else self.image[rows]
         features = {r: x[rows] for r, x in self.features.items()}
+        matte, light, shape, background = (x[rows] for x in tensors)
         codes = self.identity[rows], self.context[rows], self.camera.take(rows)
-        return WarpSource(*codes, *(x[rows] for x in tensors), image, features)
+        return WarpSource(*codes, matte, light, shape, background, image, features)
 
 
 class LayeredFlow(NamedTuple):
@@ -56,7 +57,7 @@ class LayeredFlow(NamedTuple):
     def blended(self) -> Tensor:  # (B,2,r,r)
         "One flow for feature maps, whose places are coarse."
         head, body = self.coverage[:, :1], self.coverage[:, 1:]
-        grid = identity_grid(*self.head.shape[2:], self.head.device)
+        grid = identity_grid(self.head.shape[2], self.head.shape[3], self.head.device)
         return head * self.head + body * self.body + (1 - head - body) * grid
 
 # %% ../../nbs/warp/renderer.ipynb #b0e50573
