@@ -242,7 +242,7 @@ def small() -> Config:
         batch_single_frames=64, flow_only_fraction=0.1, gan_start_fraction=0.5,
     )  # fmt: skip
 
-
+# %% ../nbs/config.ipynb #e955758f
 def ablation() -> Config:
     "32x32, for Tables 3 and 4 with several seeds on a laptop."
     return replace(tiny(), preset='ablation').changed(

@@ -40,16 +40,15 @@ class Talker(nn.Module):
     ):
         super().__init__()
         self.encoders, self.renderer, self.audio = encoders, renderer, audio
-        self.mlp = mlp(2 * code_dim + renderer.context_dim, latent_dim)  # eq. 9
         self.editor, self.audio_context_frames = editor, audio_context_frames
+        self.mlp = mlp(2 * code_dim + renderer.context_dim, latent_dim)  # eq. 9
 
     def encode_source(self, image: Tensor, flow_only: bool = False) -> Any:  # (B,3,S,S) -> Source
         "What is kept of identity pictures; needed once per picture."
-        codes = self.encoders(image, self.renderer.source_factors)
-        return self.renderer.encode_source(image, codes, flow_only)
+        return self.renderer.encode_source(image, self.encoders(image, self.renderer.source_factors), flow_only)
 
-    def encode_pose(self, frames: Tensor) -> Codes:  # (N,3,S,S) -> `pose` and, in an extension, `head_pose`
-        "f_P."
+    def encode_pose(self, frames: Tensor) -> Codes:
+        "f_P: (N,3,S,S) -> `pose` and, in an extension, `head_pose`."
         return self.encoders(frames, ('pose',))
 
     def encode_emotion(self, frames: Tensor) -> Codes:  # (N,3,S,S) -> `emotion`
@@ -61,12 +60,11 @@ class Talker(nn.Module):
         source: Any,  # of `encode_source`
         audio: Tensor,  # (B,T,A) audio features
         codes: Codes,  # `emotion` and `pose` (B,T,D), in an extension `head_pose` (B,T,6)
-        flow_only: bool = False,  # leave out the frames: their initial flow is all that is wanted
+        flow_only: bool = False,  # leave out the frames
     ) -> Rendered:  # of BT frames
         "Eq. 9, frame by frame: G_g(mlp(f_I, f_P), F)."
         B, T = audio.shape[:2]
-        each = source.take(torch.arange(B, device=audio.device).repeat_interleave(T))
-        driving = Codes(pose=codes.pose, head_pose=codes.head_pose).flat()
+        each, driving = source.take(torch.arange(B, device=audio.device).repeat_interleave(T)), codes.flat()
         facial = self.mlp(torch.cat([each.identity, each.context, driving.factor('pose')], -1))  # (BT,L) f_R'
         latent = self.editor(audio, codes.emotion, facial.unflatten(0, (B, T))).flatten(0, 1)  # (BT,L) F
         if flow_only:

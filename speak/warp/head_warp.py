@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACE_EXTENT', 'HEAD_EXTENT', 'HEAD_GRID', 'SHAPE_DIM', 'FREQUENCIES', 'N_POS_CHANNELS', 'HeadSurface',
-           'sample_displacement', 'EllipsoidWarp', 'HeadShapeNet']
+           'sample_displacement', 'HeadSolid', 'EllipsoidWarp', 'HeadShapeNet']
 
 # %% ../../nbs/warp/head_warp.ipynb #c46d7803
 import math
@@ -53,15 +53,12 @@ def sample_displacement(grid: Tensor, at: Tensor) -> Tensor:  # (B,3,c,c) centim
     return 0.1 * found[:, :, 0].transpose(1, 2)
 
 # %% ../../nbs/warp/head_warp.ipynb #9d5c3a4f
-class EllipsoidWarp(nn.Module):
-    "An ellipsoid with learned place, size, camera distance, and displacements of its surface."
+class HeadSolid(nn.Module):
+    "An ellipsoid with learned place, size and camera distance, and the mean face on it."
 
-    def __init__(self, latent: int, facial: int, cells: int = 16):  # sizes of F and of the facial code; grid's side
+    def __init__(self, cells: int = 16):  # side of the grid over the face
         super().__init__()
         self.cells = cells
-        self.displacement_mlp = mlp(latent + facial, 3 * cells * cells, facial)
-        nn.init.zeros_(self.displacement_mlp[-1].weight)
-        nn.init.zeros_(self.displacement_mlp[-1].bias)
         self.center = nn.Parameter(torch.tensor(ELLIPSOID_CENTER))
         self.radii = nn.Parameter(torch.tensor(ELLIPSOID_RADII))
         self.falloff_radius = nn.Parameter(torch.tensor(1.4))  # in radii: there half of the head's movement is left
@@ -108,6 +105,16 @@ class EllipsoidWarp(nn.Module):
         own = shape[:, 6:].float().unflatten(1, (3, HEAD_GRID, HEAD_GRID))
         everybody = sample_displacement(mean_face, (point[..., :2] - middle) / half)
         return everybody + sample_displacement(own, (point[..., :2] - wide) / far)
+
+# %% ../../nbs/warp/head_warp.ipynb #4ca2d4c4
+class EllipsoidWarp(HeadSolid):
+    "A solid head whose surface moves as face and speech want; a body below it."
+
+    def __init__(self, latent: int, facial: int, cells: int = 16):  # sizes of F and of the facial code; grid's side
+        super().__init__(cells)
+        self.displacement_mlp = mlp(latent + facial, 3 * cells * cells, facial)
+        nn.init.zeros_(self.displacement_mlp[-1].weight)
+        nn.init.zeros_(self.displacement_mlp[-1].bias)
 
     def head_flow(
         self,
