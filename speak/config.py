@@ -234,7 +234,7 @@ def small() -> Config:
     "128x128, for one GPU; not trained yet."
     return replace(tiny(), preset='small').changed(
         image_size=128, num_workers=4, n_short_clips=30000, code_dim=256, latent_dim=256,
-        channels=channel_table(256, 256, 192, 128, 64, 48), encoder_depths=(2, 2, 2, 2), encoder_width=64, pool_size=2,
+        channels=channel_table(256, 256, 192, 128, 64, 48), encoder_depths=(2, 2, 2, 2), encoder_width=32, pool_size=2,
         audio_width=192, audio_layers=4, audio_conv_dim=128, editor_blocks=4, discriminator_width=32, sync_width=32,
         sync_embed_dim=256, sync_crop_size=48, perceptual_width=32, perceptual_stages=4, lr=5e-4,
         encoder_lr_stage1=5e-4, encoder_lr_stage2=1e-4, precision='bf16', steps_sync=4000, steps_supervised=9900,
@@ -349,7 +349,7 @@ def check_config(c: Config) -> None:
     if c.model.generator == 'paper':
         _check_paper_generator(c)
 
-
+# %% ../nbs/config.ipynb #439da88c
 def _check_paper_generator(c: Config) -> None:
     "The paper's generator has no flow, no matting and no head pose, so nothing may ask for them."
     irfd, talker = c.loss.irfd_weights, c.loss.talker_weights

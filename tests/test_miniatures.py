@@ -11,7 +11,10 @@ from speak.training.log import read_log
 
 REPO = Path(__file__).parents[1]
 # scikit-image's detector gives no landmarks; these are the settings that the error names
-WITHOUT = 'weights_irfd: {angles: 0, flow: 0}, weights_talker: {flow: 0, sync: 0}, paint_from: 0, steps_labels: 0'
+WITHOUT = (
+    'irfd_weights: {head_pose: 0, landmark_flow: 0}, talker_weights: {landmark_flow: 0, sync: 0}, '
+    'flow_only_fraction: 0, steps_supervised: 0'
+)
 
 
 @pytest.mark.slow
@@ -29,9 +32,9 @@ def test_training_starts(tmp_path, corpus):
     assert 'clips (' in run('-c', command, 'prepare', *folders, *small)
     notebook = ('-m', 'papermill', '--cwd', 'nbs', 'nbs/train.ipynb', str(tmp_path / 'out.ipynb'))
     parameters = dict(preset='tiny', data=tmp_path / 'clips', run_dir=tmp_path / 'run')
-    few = 'steps_irfd: 2, steps_talker: 2, batch_irfd: 2, batch_talker: 1, batch_singles: 2, batch_labels: 0'
+    few = 'steps_irfd: 2, steps_talker: 2, batch_irfd: 2, batch_talker: 1, batch_single_frames: 2, batch_supervised: 0'
     words = [w for name, value in parameters.items() for w in ('-p', name, str(value))]
     run(*notebook, *words, '-y', f'settings: {{{WITHOUT}, {few}}}')
     rows = read_log(tmp_path / 'run' / 'talker.csv')
-    assert rows[-1]['step'] == 2 and rows[-1]['rec'] > 0
+    assert rows[-1]['step'] == 2 and rows[-1]['l1'] > 0
     assert (tmp_path / 'run' / 'export' / 'model.safetensors').is_file()

@@ -318,10 +318,8 @@ def window_labels(
 class TalkerWindows(Batches):
     """Windows of stage 2, B of T frames; T is 1 in steps of single frames.
 
-    Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound of the window
-    with context on either side; `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points`
-    (B,68,2).
-    If wanted: `surface` (B,T,192,2) and `source_surface`, `segmentation` (B,T,2,S,S) and `source_segmentation`,
+    Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound with context.
+    `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points` (B,68,2). If wanted: `surface` (B,T,192,2) and `source_surface`, `segmentation` (B,T,2,S,S) and `source_segmentation`,
     `articulation` (B,T,8), `head_pose` (B,T,6) of the pose sources and `source_head_pose`."""
 
     def __init__(
@@ -334,8 +332,7 @@ class TalkerWindows(Batches):
         self.wanted = wanted
         super().__init__(cache, config, process)
 
-    def is_single(self, step: int) -> bool:
-        "Whether a step draws single frames."
+    def is_single(self, step: int) -> bool:  # whether a step draws single frames
         return self.config.optim.batch_single_frames > 0 and step % 4 > 0
 
     def _find_eligible(self) -> None:
@@ -345,33 +342,31 @@ class TalkerWindows(Batches):
         self.eligible = self.grouped(long)
         self.sounding = self.grouped(sounding) if len(sounding) < len(long) else []
         if not self.eligible:
-            raise SpeakError(
-                f'None of the {len(self.cache)} clips at hand is {window} frames long; a longer one is needed.'
-            )
+            n = len(self.cache)
+            raise SpeakError(f'None of the {n} clips at hand is {window} frames long; a longer one is needed.')
 
     def draw(self, step: int) -> dict[str, Tensor]:
-        rng, config, context = self.rng(step), self.config, self.config.data.audio_context_frames
-        B, T = config.optim.batch_talker, config.data.window_frames
-        if self.is_single(step):
-            B, T = config.optim.batch_single_frames, 1
         if self.eligible is None:
             self._find_eligible()
+        rng, config, context = self.rng(step), self.config, self.config.data.audio_context_frames
+        B, T = (config.optim.batch_talker, config.data.window_frames)
+        if self.is_single(step):
+            B, T = config.optim.batch_single_frames, 1
         # Where only some clips have sound, half of what is drawn has: lips are learned from nothing else.
-        half = (B + 1) // 2 if self.sounding else 0
+        half = (B + 1) // 2 * bool(self.sounding)
         clips = self.draw_clips(rng, half, self.sounding) + self.draw_clips(rng, B - half, self.eligible)
         first = [int(rng.integers(self.drivers.shared_length(c) - T + 1)) for c in clips]
         at = np.array([np.arange(f, f + T) + self.cache.start[c] for c, f in zip(clips, first)])
         source = [self.drivers.picture(c, rng) for c in clips]
         pose = np.array([self.drivers.pose(c, f, rng) for c, f in zip(clips, at)])
         emotion = np.array([self.drivers.emotion(c, f, rng) for c, f in zip(clips, at)])
-        wave = np.stack([self.cache.sound(c, f - context, T + 2 * context) for c, f in zip(clips, first)])
-        read = self.reader
+        wave, read = [self.cache.sound(c, f - context, T + 2 * context) for c, f in zip(clips, first)], self.reader
         batch = dict(
             source=read.images(source),
             frames=read.images(at),
             pose=self.driving_images(pose, rng),
             emotion=self.driving_images(emotion, rng),
-            wave=torch.from_numpy(wave),
+            wave=torch.from_numpy(np.stack(wave)),
             mouth_boxes=read.mouth_boxes(at),
             points=read.points(at),
             source_points=read.points(source),

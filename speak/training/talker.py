@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['averaged_weights', 'convert_facial_mlp', 'export', 'build_talker', 'check_frozen', 'freeze_modules', 'wanted_labels',
-           'pixel_weights', 'geometry_losses', 'articulation_loss', 'EmotionReader', 'SyncJudge', 'TalkerStage']
+           'pixel_weights', 'geometry_losses', 'articulation_loss', 'EmotionReader', 'SyncJudge', 'parameter_groups',
+           'TalkerNetworks', 'AdversarialSteps', 'TalkerStage']
 
 # %% ../../nbs/training/talker.ipynb #e907193e
 import copy
@@ -48,6 +49,7 @@ from speak.supervision.losses import (
 )
 from ..tensors import float_to_uint8, uint8_to_float
 from .checkpoint import load_compatible_weights, load_tensors
+from .irfd import image_sheet
 from .loop import Stage
 from .sync import SyncEmbeddings
 from ..warp.encoders import FrontalizingEncoders
@@ -245,9 +247,18 @@ class SyncJudge:
         d = self.distance(fake, real, boxes, batch['wave'])
         return torch.where(usable, sync_loss(d, torch.ones_like(d)), 0.0)
 
+# %% ../../nbs/training/talker.ipynb #e35af663
+def parameter_groups(talker: SpeakTalker, encoder_lr: float) -> list[dict]:
+    "Parameters by learning rate."
+    encoders = [p for p in talker.encoders.parameters() if p.requires_grad]
+    ids = {id(p) for p in talker.encoders.parameters()}
+    others = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
+    own = dict(params=encoders, lr=encoder_lr)
+    return [dict(params=others), *([own] if encoders else [])]
+
 # %% ../../nbs/training/talker.ipynb #3feaaec1
-class TalkerStage(Stage):
-    "The talker and its discriminator."
+class TalkerNetworks(Stage):
+    "The talker and its discriminator, and the frozen networks that judge them."
 
     name = 'talker'
 
@@ -267,7 +278,7 @@ class TalkerStage(Stage):
         self.batches = TalkerWindows(cache, c, accelerator.process_index, wanted_labels(c))
         talker = build_talker(c, irfd, start_from)
         self.frozen_encoders = freeze_modules(talker, c)
-        self.add('talker', talker, self._groups(talker))
+        self.add('talker', talker, parameter_groups(talker, c.optim.encoder_lr_stage2))
         self.latest_losses = {n: 0.0 for n, w in self.weights.items() if w} | {'discriminator': 0.0}
         self.use_gan = self.weights['gan'] > 0
         if self.use_gan:
@@ -279,42 +290,32 @@ class TalkerStage(Stage):
             self.perceptual = Perceptual(m.perceptual_width, m.perceptual_weights, m.perceptual_stages).to(device)
         self.sync = SyncJudge(sync, c, device) if self.weights['sync'] else None
 
-    def _groups(self, talker: SpeakTalker) -> list[dict]:
-        "Parameters by learning rate."
-        encoders = [p for p in talker.encoders.parameters() if p.requires_grad]
-        ids = {id(p) for p in talker.encoders.parameters()}
-        others = [p for p in talker.parameters() if p.requires_grad and id(p) not in ids]
-        own = dict(params=encoders, lr=self.config.optim.encoder_lr_stage2)
-        return [dict(params=others), *([own] if encoders else [])]
-
     def graph_key(self, k: int) -> tuple[bool, bool]:
         "Whether step k has the discriminator, and whether it renders."
         optim = self.config.optim
         return self.use_gan and k >= optim.gan_start_fraction * self.steps, k >= optim.flow_only_fraction * self.steps
 
-    def step(self, batch: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-        with_gan, render = self.graph_key(k)
-        T, image = batch['frames'].shape[1], uint8_to_float(batch['source'][:, None])
-        real = uint8_to_float(batch['frames'])
-        for f in self.frozen_encoders:
-            self.unwrapped('talker').encoders[f].eval()  # frozen means their statistics too
-        with self.accelerator.autocast():
-            driving = (uint8_to_float(batch[n]) for n in ('pose', 'emotion'))
-            out = self.nets['talker'](image, *driving, batch['wave'], T, not render)
-        fake = out.rendered.image
-        losses = geometry_losses(out, batch, self.config)
-        if self.weights['articulation']:
-            losses['articulation'] = articulation_loss(out.articulation, batch)
-        if render:
-            losses |= self.image_losses(fake.float(), real, batch)
-        condition = image.repeat_interleave(T, 0)
-        if with_gan:
-            losses['gan'] = self.adversarial_loss(condition, fake)
-        total = total_loss(losses, {n: w for n, w in self.weights.items() if n in losses})
-        self._descend('talker', total)
-        if with_gan:
-            losses['discriminator'] = self.step_discriminator(condition, real, fake.detach())
-        return {n: v.mean().detach() for n, v in losses.items() if n in self.latest_losses}
+    def image_losses(self, fake: Tensor, real: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        "l1, ssim, emotion, vgg, and of windows of five frames and more sync; of frames (BT,3,S,S)."
+        B, T = batch['frames'].shape[:2]
+        weight = pixel_weights(batch, self.config)
+        losses = dict(l1=weighted_l1(fake, real, weight))
+        if self.weights['ssim']:
+            losses['ssim'] = ssim_loss(fake, real, weight)
+        if self.reader is not None:
+            with self.accelerator.autocast():
+                losses['emotion'] = self.reader.loss(fake, real)
+        if self.perceptual is not None:
+            with self.accelerator.autocast():
+                losses['vgg'] = self.perceptual(fake, real)
+        if self.sync is not None and T >= 5:
+            windows = (x.unflatten(0, (B, T)) for x in (fake, real))
+            losses['sync'] = self.sync.loss(*windows, batch)
+        return losses
+
+# %% ../../nbs/training/talker.ipynb #767346dc
+class AdversarialSteps(TalkerNetworks):
+    "Steps of the optimizers, and eq. 10."
 
     def _descend(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad()
@@ -341,23 +342,35 @@ class TalkerStage(Stage):
         self._descend('discriminator', loss.mean())
         return loss
 
-    def image_losses(self, fake: Tensor, real: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        "l1, ssim, emotion, vgg, and of windows of five frames and more sync; of frames (BT,3,S,S)."
-        B, T = batch['frames'].shape[:2]
-        weight = pixel_weights(batch, self.config)
-        losses = dict(l1=weighted_l1(fake, real, weight))
-        if self.weights['ssim']:
-            losses['ssim'] = ssim_loss(fake, real, weight)
-        if self.reader is not None:
-            with self.accelerator.autocast():
-                losses['emotion'] = self.reader.loss(fake, real)
-        if self.perceptual is not None:
-            with self.accelerator.autocast():
-                losses['vgg'] = self.perceptual(fake, real)
-        if self.sync is not None and T >= 5:
-            windows = (x.unflatten(0, (B, T)) for x in (fake, real))
-            losses['sync'] = self.sync.loss(*windows, batch)
-        return losses
+# %% ../../nbs/training/talker.ipynb #f5e43540
+class TalkerStage(AdversarialSteps):
+    "Stage 2."
+
+    name = 'talker'
+
+    def step(self, batch: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        with_gan, render = self.graph_key(k)
+        T, image = batch['frames'].shape[1], uint8_to_float(batch['source'][:, None])
+        real = uint8_to_float(batch['frames'])
+        for f in self.frozen_encoders:
+            self.unwrapped('talker').encoders[f].eval()  # frozen means their statistics too
+        with self.accelerator.autocast():
+            driving = (uint8_to_float(batch[n]) for n in ('pose', 'emotion'))
+            out = self.nets['talker'](image, *driving, batch['wave'], T, not render)
+        fake = out.rendered.image
+        losses = geometry_losses(out, batch, self.config)
+        if self.weights['articulation']:
+            losses['articulation'] = articulation_loss(out.articulation, batch)
+        if render:
+            losses |= self.image_losses(fake.float(), real, batch)
+        condition = image.repeat_interleave(T, 0)
+        if with_gan:
+            losses['gan'] = self.adversarial_loss(condition, fake)
+        total = total_loss(losses, {n: w for n, w in self.weights.items() if n in losses})
+        self._descend('talker', total)
+        if with_gan:
+            losses['discriminator'] = self.step_discriminator(condition, real, fake.detach())
+        return {n: v.mean().detach() for n, v in losses.items() if n in self.latest_losses}
 
     @torch.no_grad()
     def sample(self, step: int = 0) -> np.ndarray:
@@ -372,6 +385,5 @@ class TalkerStage(Stage):
         fake = net(image, *driving, batch['wave'], T).rendered.image.unflatten(0, (B, T))
         n = min(B, 8)
         rows = [batch['source'][:n], *(batch[k][:n, T // 2] for k in ('pose', 'emotion'))]
-        shown = [r.movedim(1, -1).cpu() for r in rows] + [float_to_uint8(fake[:n, T // 2])]
-        shown.append(batch['frames'][:n, T // 2].movedim(1, -1).cpu())
-        return np.concatenate([np.concatenate(list(r.numpy()), 1) for r in shown], 0)
+        rows = [r.movedim(1, -1) for r in rows]
+        return image_sheet([*rows, float_to_uint8(fake[:n, T // 2]), batch['frames'][:n, T // 2].movedim(1, -1)])
