@@ -319,7 +319,8 @@ class TalkerWindows(Batches):
     """Windows of stage 2, B of T frames; T is 1 in steps of single frames.
 
     Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound with context.
-    `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points` (B,68,2). If wanted: `surface` (B,T,192,2) and `source_surface`, `segmentation` (B,T,2,S,S) and `source_segmentation`,
+    `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points` (B,68,2).
+    If wanted: `surface` (B,T,192,2) and `source_surface`, `segmentation` (B,T,2,S,S) and `source_segmentation`,
     `articulation` (B,T,8), `head_pose` (B,T,6) of the pose sources and `source_head_pose`."""
 
     def __init__(

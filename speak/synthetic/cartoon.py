@@ -1862,7 +1862,7 @@ _DECIMETRE = 0.9055  # of `head_pose.HEAD_MODEL`, in the corpus's own units
 def pose_from_tracks(
     pose: np.ndarray,  # (T,6) of `ClipTracks.pose`
 ) -> HeadPose:
-    "Where heads are, in the terms of `head_pose.fit_head_pose` but exact and the same for everybody: a fit to landmarks takes a long face for a nod."
+    "Where heads are, exactly and alike for everybody: `head_pose.fit_head_pose` takes a long face for a nod."
     angles, eyes, scale = np.array(pose[:, :3], np.float64), np.empty((len(pose), 2)), np.empty(len(pose))
     for i, (yaw, pitch, roll, size, dx, dy) in enumerate(pose.astype(np.float64)):
         x, y, z = _PIVOT + _rotation(yaw, pitch, roll) @ (_EYES_MIDDLE - _PIVOT)
@@ -2039,7 +2039,7 @@ def ground_truth_flow(
     other_frame: int,  # of the same person
     size: int = 64,  # pixels of the square frames' side
 ) -> GroundTruthFlow:
-    "Where in the other frame lies what each pixel's middle shows, and whether that frame shows it; background lies where it is. The best that a warp can know."
+    "Where in the other frame lies what each pixel's middle shows, and whether that frame shows it."
     if tracks.identity != other.identity:
         raise ValueError(f'frames of person {tracks.identity} and person {other.identity}: a warp needs one person')
     H, S = _head(tracks.identity), 3 * size
