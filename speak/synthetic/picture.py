@@ -392,7 +392,7 @@ def _relief(model: Model, actions: np.ndarray) -> np.ndarray:
     depth = np.array([1.0] + [sum(w * actions[FACE_ACTIONS.index(a)] for a, w in m.items()) for m in _MOVES])
     return np.ascontiguousarray((model.texture.relief @ depth.astype(np.float32))[..., None])
 
-# %% ../../nbs/synthetic/picture.ipynb #a8695d82
+# %% ../../nbs/synthetic/picture.ipynb #7f0d86da
 def draw(
     model: Model,
     actions: np.ndarray,  # (52,) weights in `FACE_ACTIONS`' order
@@ -424,7 +424,7 @@ def draw(
     marks = placed.world[head_model().landmarks]
     gap = np.linalg.norm(marks[62] - marks[66])
     front, upper, lower = model.mouth
-    mouth = Mouth(float(np.clip(0.35 + 2.5 * gap, 0.35, 1.0)), model.person.tooth_colour, front, upper, lower)
+    mouth = Mouth(float(np.clip(0.55 + 1.5 * gap, 0.55, 1.0)), model.person.tooth_colour, front, upper, lower)
     image, shares = background.astype(np.float32).copy(), np.zeros((size, size, len(SEGMENTS)), np.uint8)
     axis = np.array([view.eyes[0], view.eyes[1]]) * 2 * size
     shade(
