@@ -10,8 +10,6 @@ __all__ = ['averaged_weights', 'convert_facial_mlp', 'export', 'build_talker', '
 # %% ../../nbs/training/talker.ipynb #e907193e
 import copy
 import dataclasses
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from torch.nn.functional import normalize
 from ..config import Config
 from ..data.batches import TalkerWindows
 from ..data.clips import N_HEAD_POINTS
+from ..data.files import atomic_folder
 from ..errors import SpeakError
 from ..model import SpeakOutput, SpeakTalker, build_irfd
 from ..paper.discriminator import Discriminator
@@ -38,7 +37,6 @@ from speak.paper.losses import (
     total_loss,
 )
 from ..paper.perceptual import Perceptual
-from ..stopping import stopping
 from speak.supervision.losses import (
     box_weight_map,
     flow_loss,
@@ -76,19 +74,9 @@ def convert_facial_mlp(irfd: IRFD, code_dim: int) -> dict[str, Tensor]:
 # %% ../../nbs/training/talker.ipynb #183db09d
 def export(stage: 'TalkerStage', folder: str | Path) -> Path:
     "Averaged weights in half precision with their settings, as `SpeakPipeline.from_pretrained` takes them."
-    folder, part = Path(folder), Path(f'{folder}.part')
-    with stopping(at_once=False):
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            stage.ema_model('talker').half().save_pretrained(part)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-        except OSError as e:
-            raise SpeakError(
-                f'{folder} could not be written ({e.strerror or e}); a folder with room for the weights is needed.'
-            ) from e
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    folder = Path(folder)
+    with atomic_folder(folder) as part:
+        stage.ema_model('talker').half().save_pretrained(part)
     return folder
 
 
