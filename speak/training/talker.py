@@ -195,16 +195,9 @@ class EmotionReader:
     def loss(self, fake: Tensor, real: Tensor) -> Tensor:  # (N,3,S,S) each -> (N,)
         "Distance of the two emotion codes, each brought to length 1. Both faces are looked for where the true head is."
         with torch.no_grad():
-            if isinstance(self.encoders, FrontalizingEncoders):
-                head_pose = self.encoders(real, ('pose',)).head_pose
-                wanted = self.encoders(real, ('emotion',), head_pose).emotion
-            else:
-                wanted = self.encoders(real, ('emotion',)).emotion
-        if isinstance(self.encoders, FrontalizingEncoders):
-            found = self.encoders(fake, ('emotion',), head_pose).emotion
-        else:
-            found = self.encoders(fake, ('emotion',)).emotion
-        return distance(*(normalize(x.float(), dim=1) for x in (found, wanted)))
+            true = self.encoders(real, ('pose', 'emotion'))
+        found = self.encoders(fake, ('emotion',), true.head_pose).emotion
+        return distance(*(normalize(x.float(), dim=1) for x in (found, true.emotion)))
 
 
 class SyncJudge:
