@@ -48,7 +48,7 @@ class HeadSurface(NamedTuple):
 
 def sample_displacement(grid: Tensor, at: Tensor) -> Tensor:  # (B,3,c,c) centimetres, (B,n,2) -> (B,n,3) decimetres
     "A grid of displacements, looked up at places."
-    at = at.nan_to_num(0.0)[:, None]  # see `geometry.warp`
+    at = at.nan_to_num(0.0)[:, None]  # see `warp`
     found = F.grid_sample(grid, at, padding_mode='border', align_corners=False)
     return 0.1 * found[:, :, 0].transpose(1, 2)
 

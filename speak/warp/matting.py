@@ -20,7 +20,7 @@ class Matting(NamedTuple):
     "What covers each pixel, and the light."
 
     matte: Tensor  # (B,2,S,S) share of a pixel that the head covers; share of the rest that the body covers, or would
-    light: Tensor  # (B,3,N_SH) of each colour, see `relighting`
+    light: Tensor  # (B,3,N_SH) of each colour, see `warp.relighting`
 
 
 class MattingNet(UNet):
