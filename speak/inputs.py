@@ -17,7 +17,7 @@ import numpy as np
 from .config import FPS, SAMPLE_RATE
 from .data.audio import audio_chunks, open_soundtrack
 from .data.faces import find_face
-from .data.files import FilePath
+from .data.files import FilePath, check_input
 from .data.head_crop import Square, apply_crop, crop_and_presence, crop_square
 from .data.images import read_image
 from .data.loudness import SpeechLevel
@@ -149,6 +149,7 @@ def crop_driving(
     name = f'The {name} video'
     square = shows_face = None
     if isinstance(video, FilePath):
+        check_input(video, 'a video of one person')
         if crop:
             square, shows_face = crop_and_presence(video)
         frames = video_frames(video)
