@@ -251,7 +251,7 @@ def _wrinkles(points: np.ndarray, seed: int) -> list[np.ndarray]:
     fold = fold * smooth(-0.36, -0.44, y) * (1 - smooth(-0.74, -0.84, y)) * (z > -0.1)
     return [forehead, frown, crow, fold]
 
-# %% ../../nbs/synthetic/skin.ipynb #b2dcad3a
+# %% ../../nbs/synthetic/skin.ipynb #d65c4b78
 class _Painter:
     "Layers of colour over the points of a head."
 
@@ -323,8 +323,8 @@ class _Painter:
             grain = np.clip(fractal_noise(p, 60.0, 2, 0.8, self.seed + 61) * 2 + 0.55, 0, 1)
             amount = beard_area(p, self.masks['lips']) * s.stubble * (0.35 + 0.65 * grain)
             self.cover(0.75 * amount, np.array(s.hair) * 0.5 + self.base * 0.12)
-        inside = hairline(p, s.hairline) + 0.08 * self.low + 0.06 * self.mid
-        amount = smooth(-0.06, 0.12, inside) * (1 - smooth(0.2, 0.5, self.masks['ears'])) * (p[:, 1] > -1)
+        inside = hairline(p, s.hairline) + 0.05 * self.low
+        amount = smooth(-0.03, 0.07, inside) * (1 - smooth(0.2, 0.5, self.masks['ears'])) * (p[:, 1] > -1)
         self.cover(amount * s.scalp, np.array(s.hair) * 0.35 + self.base * 0.06)
         return amount
 
