@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from scipy.ndimage import uniform_filter, zoom
 
 from ..labels import FACE_ACTIONS
@@ -278,12 +279,27 @@ class Picture:
     view: View
 
 
-def _strands_of(hair: Hair, model: Model, placed: Placed, count: int) -> np.ndarray:
+@njit(cache=True, error_model='numpy')
+def _moved(points, follows, head, body, pivot, shift):
+    "Points (S,K,3) that turn with head and body by shares (S,K), about a pivot."
+    out = np.empty(points.shape, np.float32)
+    for s in range(points.shape[0]):
+        for k in range(points.shape[1]):
+            x, y, z = points[s, k, 0] - pivot[0], points[s, k, 1] - pivot[1], points[s, k, 2] - pivot[2]
+            share = follows[s, k]
+            for i in range(3):
+                with_head = head[i, 0] * x + head[i, 1] * y + head[i, 2] * z
+                if share < 1:
+                    with_body = body[i, 0] * x + body[i, 1] * y + body[i, 2] * z
+                    with_head = with_head * share + with_body * (1 - share)
+                out[s, k, i] = with_head - shift[i]
+    return out
+
+
+def _strands_of(hair: Hair, placed: Placed, count: int) -> np.ndarray:
     "Points (S,K,3) of the first strands in the world."
-    rest = hair.points[:count] - PIVOT
-    share = hair.follows[:count, :, None]
-    head, body = placed.head.T.astype(np.float32), placed.body.T.astype(np.float32)
-    return (rest @ head * share + rest @ body * (1 - share) - placed.eyes).astype(np.float32)
+    shift = placed.eyes.astype(np.float32)
+    return _moved(hair.points[:count], hair.follows[:count], placed.head, placed.body, PIVOT, shift)
 
 
 def _face_strands_of(hair: FaceHair, placed: Placed, count: int) -> np.ndarray:
@@ -310,10 +326,13 @@ def _draw_hair(model: Model, placed: Placed, light: Light, view: View, samples: 
     for hair in (*model.person.hair, *model.person.face_hair):
         count, width = visible_strands(len(hair.points), hair.width * focal / view.distance)
         on_face = isinstance(hair, FaceHair)
-        world = _face_strands_of(hair, placed, count) if on_face else _strands_of(hair, model, placed, count)
+        world = _face_strands_of(hair, placed, count) if on_face else _strands_of(hair, placed, count)
+        points = project(world, view, size)
+        order = np.argsort(points[:, points.shape[1] // 2, 2])  # the nearest first: what is hidden costs little
+        world, points = world[order], points[order]
         draw_strands(
-            world, project(world, view, size), np.full(count, width, np.float32), hair.taper, hair.colour[:count],
-            SEGMENTS.index(hair.segment), centre, hair.root_light, view.distance, light.lamps, light.colours, light.sky,
+            world, points, np.full(count, width, np.float32), hair.taper, hair.colour[:count][order],
+            SEGMENTS.index(hair.segment), centre, hair.root_light, hair.shine, view.distance, light.lamps, light.colours, light.sky,
             0.012 if on_face else 0.0, samples.depth, samples.triangle, samples.colour,
         )  # fmt: skip
         if not on_face:
@@ -336,8 +355,8 @@ def _shadow_map(
     depth = np.full((size, size), FAR, np.float32)
     draw_depth(world @ to_map[:, :3].T + to_map[:, 3], model.casts_shadow, depth)
     for points in strands:
-        half = points[::2]
-        draw_depth_lines(half @ to_map[:, :3].T + to_map[:, 3], max(1.0, 2.0 * 0.02 * scale), depth)
+        some = points[::3, :: 1 + (points.shape[1] > 12)]
+        draw_depth_lines(some @ to_map[:, :3].T + to_map[:, 3], max(1.0, 0.05 * scale), depth)
     return depth, to_map
 
 # %% ../../nbs/synthetic/picture.ipynb #259f51f1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TONES', 'noise', 'fractal_noise', 'spots', 'Texels', 'texels', 'linear', 'SkinStyle', 'skin_colour', 'smooth',
-           'around', 'hairline', 'beard_area', 'SkinTexture', 'paint', 'paint_texture']
+           'around', 'hairline', 'crown', 'beard_area', 'SkinTexture', 'paint', 'paint_texture']
 
 # %% ../../nbs/synthetic/skin.ipynb #09a9febb
 from dataclasses import dataclass
@@ -177,6 +177,7 @@ class SkinStyle:
     eye_shadow_colour: tuple[float, float, float]
     eyeliner: float
     blush: float
+    thinning: float = 0.0  # of the hair on the crown
 
 
 def skin_colour(style: SkinStyle) -> np.ndarray:
@@ -212,6 +213,12 @@ def hairline(
     return points[:, 1] - np.interp(angle, at, height + receded * back)
 
 
+def crown(points: np.ndarray) -> np.ndarray:  # (N,) in [0,1]
+    "Where hair thins first, on the canonical head: the crown."
+    away = np.hypot(points[:, 0], 0.8 * (points[:, 2] + 0.9))
+    return smooth(0.90, 0.45, away) * smooth(0.45, 0.75, points[:, 1])
+
+
 def beard_area(points: np.ndarray, lips: np.ndarray) -> np.ndarray:
     "Where a beard grows, (N,) in [0,1]: chin, cheeks up to a line, and over the upper lip."
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
@@ -244,7 +251,7 @@ def _wrinkles(points: np.ndarray, seed: int) -> list[np.ndarray]:
     frown = -np.exp(-(((ax - 0.055 - 0.02 * wave) / 0.022) ** 2)) * area
     radius, angle = np.hypot(ax - 0.50, y + 0.01), np.arctan2(y + 0.01, ax - 0.50)
     crow = np.sin(angle * 13 + 2 * wave) * np.exp(-(((radius - 0.10) / 0.07) ** 2)) * (ax > 0.5)
-    crow = crow * smooth(-1.3, -1.0, -np.abs(angle))
+    crow = crow * smooth(-1.3, -1.0, -np.abs(angle)) * (z > -0.6)
     down = np.clip((-0.38 - y) / 0.45, 0, 1)
     away = ax - (0.205 + 0.145 * down**1.1 + 0.012 * wave)
     fold = -np.exp(-((away / np.where(away < 0, 0.018, 0.035)) ** 2))
@@ -325,7 +332,8 @@ class _Painter:
             self.cover(0.75 * amount, np.array(s.hair) * 0.5 + self.base * 0.12)
         inside = hairline(p, s.hairline) + 0.05 * self.low
         amount = smooth(-0.03, 0.07, inside) * (1 - smooth(0.2, 0.5, self.masks['ears'])) * (p[:, 1] > -1)
-        self.cover(amount * s.scalp, np.array(s.hair) * 0.35 + self.base * 0.06)
+        amount = amount * (1 - s.thinning * crown(p))
+        self.cover(amount * s.scalp, np.array(s.hair) * 0.4 + self.base * 0.03)
         return amount
 
     def relief(self) -> np.ndarray:
