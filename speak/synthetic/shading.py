@@ -83,44 +83,67 @@ def lit_share(lamps, x, y, z, bias):
     return total / 9
 
 # %% ../../nbs/synthetic/shading.ipynb #e2f215ae
-PATTERNS = ('plain', 'stripes', 'plaid', 'suit', 'print')
+PATTERNS = (
+    'plain',
+    'stripes',
+    'stripes_down',
+    'diagonal',
+    'plaid',
+    'dots',
+    'print',
+    'flowers',
+    'camouflage',
+    'heather',
+)
+
+
+@njit(cache=True, error_model='numpy')
+def _printed(p, x, y, z):
+    "Which of the three colours is printed at a place, 0 to 2, for patterns of patches."
+    kind, f, seed = int(p[0]), p[10], int(p[13])
+    if kind == 1:
+        at = y * f + 1.5 * np.sin(x * 0.7 + p[12])
+        return 1 if np.sin(at) > 0.2 else (2 if np.sin(at * 0.5) > 0.93 else 0)
+    if kind == 2:
+        return 1 if np.sin((x + 0.25 * np.sign(x) * z) * f) > 0.55 else 0
+    if kind == 3:
+        at = np.sin((x + (0.7 + p[12]) * y) * f)
+        return 1 if at > 0.45 else (2 if at < -0.93 else 0)
+    if kind == 5:
+        u, v = x * f * 0.35, y * f * 0.35
+        u += 0.5 * (np.floor(v) % 2)
+        du, dv = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
+        return 1 if du * du + dv * dv < 0.06 + 0.1 * min(abs(p[12]), 0.5) else 0
+    n = noise(x * f * 0.3, y * f * 0.3, z * f * 0.3, seed)
+    if kind == 6:
+        return 1 if n > 0.25 else (2 if n < -0.45 else 0)
+    if kind == 7:
+        n += 0.5 * noise(x * f * 0.9, y * f * 0.9, z * f * 0.9, seed + 1)
+        return 1 if n > 0.45 else (2 if n < -0.55 else 0)
+    m = noise(x * f * 0.25 + 9, y * f * 0.25, z * f * 0.25, seed + 2)
+    return 1 if n > 0.1 else (2 if m > 0.15 else 0)
 
 
 @njit(cache=True, error_model='numpy')
 def cloth_colour(p, x, y, z, out):
     """Write the colour of cloth at a place at rest into `out` (3,).
 
-    `p` (16,): pattern, three colours of three numbers, frequency, knit, a tie's presence, seed, the neck opening's depth"""
+    `p` (16,): pattern, three colours of three numbers, frequency, knit, slant, seed, and two that are free"""
     kind = int(p[0])
-    ax = abs(x)
     c = 1
-    if kind == 1 and np.sin(y * p[10]) > 0.2:
-        c = 4
-    elif kind == 4 and noise(x * p[10] * 0.3, y * p[10] * 0.3, z * p[10] * 0.3, int(p[13])) > 0.25:
-        c = 4
+    if kind != 0 and kind != 4 and kind != 9:
+        c = 1 + 3 * _printed(p, x, y, z)
     out[0], out[1], out[2] = p[c], p[c + 1], p[c + 2]
-    if kind == 2:
+    if kind == 4:
         if np.sin(y * p[10]) > 0.3:
             for i in range(3):
                 out[i] = 0.5 * (out[i] + p[4 + i])
-        if np.sin(x * p[10]) > 0.3:
+        if np.sin((x + 0.25 * np.sign(x) * z) * p[10]) > 0.3:
             for i in range(3):
                 out[i] = 0.5 * (out[i] + p[7 + i])
-    elif kind == 3 and z > -1.4:
-        opening = 0.30 * (y + 3.6)
-        if ax < opening:
-            out[0], out[1], out[2] = p[4], p[5], p[6]
-            if p[12] > 0.5 and ax < 0.10 - 0.03 * (y + 1.7) and y < -1.62:
-                stripe = 1.35 if np.sin((x + y * 0.7) * 28) > 0.3 and p[12] > 0.75 else 1.0
-                for i in range(3):
-                    out[i] = p[7 + i] * stripe
-        elif ax < opening + 0.24:
-            k = 0.5 if ax > opening + 0.21 else 0.85
-            for i in range(3):
-                out[i] *= k
     weave = (
         1
-        + (0.05 + 0.10 * p[11]) * noise(x * 55, y * (55 - 35 * p[11]), z * 55, 9)
+        + (0.05 + 0.10 * p[11] + (0.25 if kind == 9 else 0.0)) * noise(x * 55, y * (55 - 35 * p[11]), z * 55, 9)
         + 0.06 * noise(x * 12, y * 12, z * 12, 10)
     )
     for i in range(3):
