@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATTERNS', 'COLOUR', 'WRAP', 'GLOSS', 'SHARPNESS', 'OPEN', 'Surface', 'Lamps', 'Eyes', 'Mouth', 'lit_share',
-           'cloth_colour', 'shade']
+           'cloth_colour', 'shade', 'look_through']
 
 # %% ../../nbs/synthetic/shading.ipynb #728a8842
 from typing import NamedTuple
@@ -489,3 +489,69 @@ def shade(
                     mean[i] += out[i] * count
             for i in range(3):
                 image[y, x, i] = mean[i] / 4
+
+# %% ../../nbs/synthetic/shading.ipynb #9c1e55ab
+@njit(cache=True, error_model='numpy')
+def _reflected(n, e, sky, directions, colours, softness, out):
+    "What a mirror with normal `n` shows towards `e`, into `out` (3,)."
+    along = 2 * (n[0] * e[0] + n[1] * e[1] + n[2] * e[2])
+    rx, ry, rz = along * n[0] - e[0], along * n[1] - e[1], along * n[2] - e[2]
+    room = 0.35 + 1.1 * max(0.0, noise(rx * 4 + 7, ry * 4, rz * 4, 77) + 0.15)
+    for c in range(3):
+        out[c] = max(0.0, sky[0, c] + 1.2 * (sky[1, c] * rx + sky[2, c] * ry + sky[3, c] * rz)) * room
+    inner, outer = 0.996 - 0.02 * softness, 0.990 - 0.03 * softness
+    for k in range(directions.shape[0]):
+        near = rx * directions[k, 0] + ry * directions[k, 1] + rz * directions[k, 2]
+        glint = min(1.0, max(0.0, (near - outer) / (inner - outer)))
+        for c in range(3):
+            out[c] += colours[k, c] * glint * (12 - 8 * softness)
+
+
+@njit(cache=True, error_model='numpy')
+def look_through(
+    world,  # (N,3) float32: the lenses' vertices
+    normals,  # (N,3) float32
+    triangles,  # (T,3) int32
+    glass,  # (T,4) float32: shares of red, green and blue that pass, and the strength of reflections
+    lamps: Lamps,
+    eye,  # the camera's distance from the point between the eyes
+    triangle,  # (H,W) int32: the lens's triangle that a sample shows, -1 for none
+    corner,  # (H,W,2) float32
+    label,  # of glasses, in `scene.SEGMENTS`
+    image,  # (H/2,W/2,3) float32, changed in place
+    shares,  # (H/2,W/2,15) uint8, changed in place: behind dark glass a pixel shows glasses
+):
+    "Lay glass over a picture."
+    n, e, mirror = np.zeros(3), np.zeros(3), np.zeros(3)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            count, sy, sx = 0, 0, 0
+            for s in range(4):
+                if triangle[2 * y + s // 2, 2 * x + s % 2] >= 0:
+                    count, sy, sx = count + 1, 2 * y + s // 2, 2 * x + s % 2
+            if count == 0:
+                continue
+            t, w1, w2 = triangle[sy, sx], corner[sy, sx, 0], corner[sy, sx, 1]
+            a, b, c = triangles[t]
+            for i in range(3):
+                n[i] = normals[a, i] * (1 - w1 - w2) + normals[b, i] * w1 + normals[c, i] * w2
+                e[i] = -(world[a, i] * (1 - w1 - w2) + world[b, i] * w1 + world[c, i] * w2)
+            e[2] += eye
+            e /= np.sqrt((e * e).sum())
+            n /= np.sqrt((n * n).sum()) + 1e-9
+            facing = (n * e).sum()
+            if facing < 0:
+                n *= -1
+            _reflected(n, e, lamps.sky, lamps.directions, lamps.colours, lamps.softness, mirror)
+            fresnel = min(1.0, glass[t, 3] * (0.05 + 0.95 * (1 - abs(facing)) ** 5))
+            for i in range(3):
+                through = image[y, x, i] * glass[t, i] * (1 - fresnel) + mirror[i] * fresnel
+                image[y, x, i] += (through - image[y, x, i]) * count / 4
+            if glass[t, 0] + glass[t, 1] + glass[t, 2] < 1.5:
+                for _ in range(count - shares[y, x, label]):
+                    most = 0
+                    for i in range(shares.shape[2]):
+                        if i != label and shares[y, x, i] > shares[y, x, most] or most == label:
+                            most = i
+                    shares[y, x, most] -= 1
+                    shares[y, x, label] += 1
