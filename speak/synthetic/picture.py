@@ -30,7 +30,7 @@ from speak.synthetic.raster import (
     visible_strands,
 )
 from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person, Worn
-from .shading import Eyes, Lamps, Mouth, Surface, shade
+from .shading import Eyes, Lamps, Mouth, Surface, look_through, shade
 from .skin import SkinStyle, SkinTexture, paint, paint_texture, skin_colour, smooth
 
 # %% ../../nbs/synthetic/picture.ipynb #a48aa813
@@ -266,6 +266,28 @@ def project(
     x, y = size * view.eyes[0] + k * world[..., 0], size * view.eyes[1] - k * world[..., 1]
     return np.stack([x, y, depth], -1).astype(np.float32)
 
+# %% ../../nbs/synthetic/picture.ipynb #9c1e55bb
+def _lay_glass(
+    model: Model, placed: Placed, lamps: Lamps, view: View, samples: Samples, image: np.ndarray, shares: np.ndarray
+) -> None:
+    "Look through a person's lenses: changes image and shares."
+    if not model.person.lenses:
+        return
+    starts = np.cumsum([0] + [len(lens.vertices) for lens in model.person.lenses])
+    rest = np.concatenate([lens.vertices for lens in model.person.lenses])
+    triangles = np.concatenate([lens.triangles + start for lens, start in zip(model.person.lenses, starts)])
+    glass = [np.tile([*lens.transmission, lens.reflection], (len(lens.triangles), 1)) for lens in model.person.lenses]
+    world = ((rest - PIVOT) @ placed.head.T.astype(np.float32) - placed.eyes).astype(np.float32)
+    triangles = np.ascontiguousarray(triangles, np.int32)
+    size = samples.depth.shape[0]
+    depth, triangle, corner = samples.depth.copy(), np.full((size, size), -1, np.int32), np.zeros_like(samples.corner)
+    open_, whole = np.zeros(len(triangles), np.uint8), np.ones(len(world), np.float32)
+    draw_triangles(project(world, view, size), triangles, open_, whole, depth, triangle, corner)
+    look_through(
+        world, vertex_normals(world, triangles), triangles, np.concatenate(glass).astype(np.float32), lamps,
+        view.distance, triangle, corner, SEGMENTS.index('glasses'), image, shares,
+    )  # fmt: skip
+
 # %% ../../nbs/synthetic/picture.ipynb #f839dedd
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -451,4 +473,5 @@ def draw(
         mouth, view.distance, 2 * size * view.scale * view.distance, axis, _crevices(samples.depth), samples.depth,
         samples.triangle, samples.corner, samples.colour, image, shares,
     )  # fmt: skip
+    _lay_glass(model, placed, lamps, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)
