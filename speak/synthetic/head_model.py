@@ -60,21 +60,23 @@ class HeadModel:
     actions: Targets  # the 52 ARKit actions, in `FACE_ACTIONS`' order
     masks: dict[str, np.ndarray]  # (1024,512) uint8 over the face texture: lips, eyelids, ears, inside_mouth
 
-# %% ../../nbs/synthetic/head_model.ipynb #99055ff4
+# %% ../../nbs/synthetic/head_model.ipynb #14fd8fdd
 def _targets(data, name: str) -> Targets:
     starts = np.concatenate([[0], np.cumsum(data[f'{name}_counts'])]).astype(np.int32)
     vertices, moves = data[f'{name}_vertices'].astype(np.int32), data[f'{name}_moves'].astype(np.float32)
     return Targets(tuple(map(str, data[f'{name}_names'])), starts, vertices, moves)
 
 
-ACTION_STRENGTH = {  # by which MakeHuman's targets are multiplied: people raise and lower brows by up to 9 mm
-    'browInnerUp': 1.6,
-    'browOuterUp': 1.3,
-    'browDown': 1.25,
-    'noseSneer': 1.4,
-    'mouthFrown': 1.4,
-    'mouthStretch': 1.25,
-    'mouthUpperUp': 1.15,
+ACTION_STRENGTH = {  # by which MakeHuman's targets are multiplied, along x, y and z
+    'browInnerUp': (1.6, 1.6, 1.6),  # people raise and lower brows by up to 9 mm
+    'browOuterUp': (1.3, 1.3, 1.3),
+    'browDown': (1.25, 1.25, 1.25),
+    'noseSneer': (1.4, 1.4, 1.4),
+    'mouthFrown': (1.4, 1.4, 1.4),
+    'mouthStretch': (1.25, 1.25, 1.25),
+    'mouthUpperUp': (1.15, 1.15, 1.15),
+    'mouthPucker': (1.8, 1.0, 1.1),  # rounded lips are narrower by a third
+    'mouthFunnel': (1.8, 0.65, 0.9),  # and open along their length, not in the middle alone
 }
 JAW_DROP = {
     3: -0.04,
@@ -87,7 +89,7 @@ def _mended(actions: Targets, triangles: np.ndarray, parts: np.ndarray) -> Targe
     moves = actions.moves.copy()
     for k, name in enumerate(actions.names):
         entries = slice(actions.starts[k], actions.starts[k + 1])
-        moves[entries] *= ACTION_STRENGTH.get(name.removesuffix('Left').removesuffix('Right'), 1)
+        moves[entries] *= np.float32(ACTION_STRENGTH.get(name.removesuffix('Left').removesuffix('Right'), 1))
         for part, drop in JAW_DROP.items():
             if name == 'jawOpen':
                 of_part = np.isin(actions.vertices[entries], triangles[parts == part])
