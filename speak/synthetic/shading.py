@@ -252,7 +252,7 @@ def _tooth_look(mouth, upper, x, y, z, look):
     look[WRAP], look[WRAP + 1], look[WRAP + 2] = 0.35, 0.35, 0.35
     look[GLOSS], look[SHARPNESS] = 0.45, 60.0
     sides = min(1.0, max(0.0, (z - mouth.front + 0.42) / 0.42))
-    look[OPEN] = (0.15 + 0.95 * sides) * mouth.light
+    look[OPEN] = (0.12 + 0.98 * sides * (1.0 if upper else sides)) * mouth.light
 
 # %% ../../nbs/synthetic/shading.ipynb #02a61359
 @njit(cache=True, error_model='numpy')

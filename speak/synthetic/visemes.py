@@ -29,7 +29,7 @@ def face_weights(**actions: float) -> np.ndarray:  # (52,) float64
         out[list(sides(name))] = value
     return out
 
-# %% ../../nbs/synthetic/visemes.ipynb #e13f253f
+# %% ../../nbs/synthetic/visemes.ipynb #f64bbaf6
 _OPPOSITE = (  # of two opposite actions only the difference stays
     ('jawLeft', 'jawRight'),
     ('mouthLeft', 'mouthRight'),
@@ -47,6 +47,8 @@ _EXCLUDES = (  # the first action weakens the second by this share of its own we
     ('mouthPucker', 'mouthDimple_', 0.8),
     ('mouthFunnel', 'mouthStretch_', 0.7),
     ('mouthFunnel', 'mouthSmile_', 0.4),
+    ('mouthFunnel', 'mouthLowerDown_', 0.6),
+    ('mouthFunnel', 'mouthUpperUp_', 0.6),
     ('mouthFunnel', 'mouthRollLower', 1.0),
     ('mouthFunnel', 'mouthRollUpper', 1.0),
     ('mouthSmile_', 'mouthFrown_', 0.8),
@@ -78,7 +80,7 @@ def plausible(
     w[close] = np.minimum(w[close], w[jaw])
     return np.moveaxis(w, 0, -1)
 
-# %% ../../nbs/synthetic/visemes.ipynb #84c0a21b
+# %% ../../nbs/synthetic/visemes.ipynb #49d4f6d6
 _SHAPES = {  # per cent
     'sil': {},
     'MBP': dict(mouthPress_=30, mouthRollLower=30, mouthRollUpper=22, jawOpen=4, mouthClose=4),
@@ -87,13 +89,13 @@ _SHAPES = {  # per cent
     'DTN': dict(jawOpen=13, mouthLowerDown_=26, mouthUpperUp_=14, mouthStretch_=10),
     'L': dict(jawOpen=21, mouthLowerDown_=22, mouthUpperUp_=16, tongueOut=14),
     'SZ': dict(jawOpen=5, mouthLowerDown_=42, mouthUpperUp_=28, mouthStretch_=22, mouthSmile_=12),
-    'SH': dict(jawOpen=8, mouthFunnel=60, mouthPucker=18, mouthUpperUp_=16, mouthLowerDown_=10),
+    'SH': dict(jawOpen=9, mouthFunnel=62, mouthPucker=16, mouthUpperUp_=16, mouthLowerDown_=12),
     'KG': dict(jawOpen=20, mouthLowerDown_=14, mouthUpperUp_=8, mouthStretch_=6),
-    'R': dict(jawOpen=12, mouthFunnel=38, mouthPucker=28, mouthLowerDown_=6),
+    'R': dict(jawOpen=13, mouthFunnel=34, mouthPucker=28, mouthLowerDown_=8),
     'W': dict(jawOpen=6, mouthPucker=82, mouthFunnel=18),
     'UW': dict(jawOpen=11, mouthPucker=66, mouthFunnel=30),
-    'OW': dict(jawOpen=27, mouthFunnel=48, mouthPucker=34),
-    'AO': dict(jawOpen=40, mouthFunnel=36, mouthPucker=14),
+    'OW': dict(jawOpen=28, mouthFunnel=32, mouthPucker=46),
+    'AO': dict(jawOpen=42, mouthFunnel=24, mouthPucker=22),
     'AA': dict(jawOpen=58, mouthLowerDown_=14, mouthUpperUp_=12),
     'AH': dict(jawOpen=34, mouthLowerDown_=12, mouthUpperUp_=8),
     'AE': dict(jawOpen=42, mouthStretch_=26, mouthLowerDown_=22, mouthUpperUp_=20, mouthSmile_=12),
