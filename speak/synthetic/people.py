@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['LIPSTICKS', 'EYE_SHADOWS', 'IRISES', 'sample_skin', 'sample_eyes', 'sample_teeth', 'person']
 
-# %% ../../nbs/synthetic/people.ipynb #c234ce3a
+# %% ../../nbs/synthetic/people.ipynb #682dcd1a
 from functools import lru_cache
 
 import numpy as np
 
+from .corpus import people_of
 from .face_shape import FaceShape, sample_shape
 from .facial_hair import grow_beard, grow_brows, grow_lashes
 from .hair import grow_scalp_hair
@@ -77,15 +78,16 @@ def sample_teeth(rng: np.random.Generator, shape: FaceShape) -> np.ndarray:  # (
     white, yellow = np.array([0.93, 0.91, 0.87]), np.array([0.72, 0.61, 0.44])
     return (white * (1 - stained) + yellow * stained).astype(np.float32)
 
-# %% ../../nbs/synthetic/people.ipynb #03d521d8
+# %% ../../nbs/synthetic/people.ipynb #d368899e
 @lru_cache(48)
 def person(
     seed: int,
     texture_width: int = 256,  # of the face's texture; 512 for pictures over 256 pixels
 ) -> Model:
     "The person of a number, ready to be drawn."
-    rng = seeded_rng('person', int(seed))
-    shape = sample_shape(rng)
+    look, head = people_of(seed)
+    shape = sample_shape(seeded_rng('shape', head))
+    rng = seeded_rng('look', look)
     style = sample_hair_style(rng, shape)
     worn = sample_clothes(rng, shape)
     skin = sample_skin(rng, shape, style)
