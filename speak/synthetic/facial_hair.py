@@ -59,20 +59,20 @@ def frames(shape: FaceShape, triangles: np.ndarray) -> np.ndarray:  # (S,3,3)
     out = unit(np.cross(along, corners[:, 2] - corners[:, 0]))
     return np.stack([along, np.cross(out, along), out], 1)
 
-# %% ../../nbs/synthetic/facial_hair.ipynb #8567f52e
+# %% ../../nbs/synthetic/facial_hair.ipynb #2590d72e
 _BROW = np.array([  # the canonical right half: x, y
-    (0.085, 0.185), (0.13, 0.206), (0.20, 0.225), (0.28, 0.236), (0.37, 0.235),
+    (0.100, 0.192), (0.14, 0.206), (0.20, 0.220), (0.28, 0.236), (0.37, 0.235),
     (0.46, 0.218), (0.54, 0.192), (0.60, 0.162),
 ])  # fmt: skip
-_BROW_ARCH = np.array([-0.012, -0.008, 0.0, 0.014, 0.026, 0.022, 0.006, -0.012])
+_BROW_ARCH = np.array([-0.004, -0.004, 0.0, 0.014, 0.026, 0.022, 0.006, -0.012])
 
 
 def _one_brow(style: HairStyle, side: int, height: float, length: float, rng: np.random.Generator):
     "Places (S,3), directions (S,3) and lengths (S,) of a brow's strands on the canonical head."
-    n = int(130 + 210 * style.brow_density)
+    n = int(200 + 300 * style.brow_density)
     t = rng.beta(1.1, 1.25, n)
     across = rng.beta(1.8, 1.8, n) * 2 - 1
-    thick = np.interp(t, [0, 0.12, 0.4, 0.75, 1], [0.75, 1.0, 0.95, 0.6, 0.15]) * style.brow_thickness / 2
+    thick = np.interp(t, [0, 0.12, 0.4, 0.75, 1], [0.8, 1.0, 0.95, 0.65, 0.2]) * style.brow_thickness / 2
     line = np.linspace(0, 1, len(_BROW))
     x = np.interp(t * length, line, _BROW[:, 0]) - 0.02 * rng.random(n) * (t < 0.1)
     y = np.interp(t * length, line, _BROW[:, 1] + style.brow_arch * _BROW_ARCH) + across * thick + height
@@ -99,7 +99,7 @@ def grow_brows(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> 
     points[..., 2] += 0.004 + 0.012 * np.sin(np.pi * 0.7 * t[..., 0])
     tone = np.exp(rng.normal(0, 0.35, (len(places), 1)))
     colour = np.array(style.brow_colour) * tone
-    width = 0.0045 + 0.0012 * style.brow_density
+    width = 0.004 + 0.001 * style.brow_density
     return FaceHair(triangles, corners, points.astype(np.float32), colour.astype(np.float32), width)
 
 # %% ../../nbs/synthetic/facial_hair.ipynb #3a0612da

@@ -30,7 +30,7 @@ from speak.synthetic.raster import (
 from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person, Worn
 from .shading import Eyes, Lamps, Mouth, Surface, look_through, shade
 from .skin import SkinStyle, SkinTexture, paint, paint_texture, skin_colour, smooth
-from .strands import draw_strands, visible_strands
+from .strands import THINNEST_FACE_HAIR, THINNEST_HAIR, draw_strands, visible_strands
 
 # %% ../../nbs/synthetic/picture.ipynb #a48aa813
 PIVOT = np.array([0, -0.75, -0.85], np.float32)  # about which the head turns, on every head
@@ -342,8 +342,10 @@ def _hair_in(model: Model, placed: Placed, view: View, size: int) -> list[tuple[
     "Hair of each kind with its strands' points (S,K,3) in the world and their width in samples."
     out = []
     for hair in (*model.person.hair, *model.person.face_hair):
-        count, width = visible_strands(len(hair.points), hair.width * size * view.scale)
-        place_them = _face_strands_of if isinstance(hair, FaceHair) else _strands_of
+        on_face = isinstance(hair, FaceHair)
+        thinnest = THINNEST_FACE_HAIR if on_face else THINNEST_HAIR
+        count, width = visible_strands(len(hair.points), hair.width * size * view.scale, thinnest)
+        place_them = _face_strands_of if on_face else _strands_of
         out.append((hair, place_them(hair, placed, count), width))
     return out
 
