@@ -30,7 +30,7 @@ from .hair_style import GREY, HairStyle
 from .scene import FaceHair, Hair
 from .skin import crown, fractal_noise, hairline, smooth
 
-# %% ../../nbs/synthetic/hair.ipynb #f165e1c3
+# %% ../../nbs/synthetic/hair.ipynb #d5b8d2ec
 @dataclass
 class Cut:
     "How a cut is grown; lengths in units."
@@ -49,7 +49,7 @@ class Cut:
     up: float = 0.0  # up at the front,
     hold: float = 0.5
     weight: float = 1.5
-    inwards: float = 3.0
+    inwards: float = 0.0  # pull towards head and neck
     layers: float = 0.08  # thickness of the hair over the head
     locks: int = 220
     closeness: float = 0.5  # of locks at the tips
@@ -72,23 +72,26 @@ def _short_cut(style: HairStyle, rng: np.random.Generator) -> Cut:
         crop=Cut(face=0, top=length, sides=0.14, lift=rng.uniform(0.3, 0.65), sweep=sweep, layers=0.05),
         spiky=Cut(face=0, top=length, sides=0.16, lift=0.8, weight=0.3, locks=200, closeness=0.8, power=1.3,
             layers=0.02, hold=0.2),
-        fringe=Cut(face=0, top=length, sides=0.2, lift=0.25, weight=2.5, sweep=0.5 * sweep, layers=0.09,
+        fringe=Cut(inwards=4, face=0, top=length, sides=0.2, lift=0.25, weight=2.5, sweep=0.5 * sweep, layers=0.09,
             locks=150, closeness=0.6),
         quiff=Cut(top=length, sides=0.17, lift=0.6, back=1.0, radial=0.2, up=0.8, sweep=0.6 * sweep, weight=0.6,
             hold=0.8, layers=0.06, locks=120, closeness=0.6),
-        curls=Cut(top=length, sides=0.6 * length, lift=0.5, side_lift=0.4, weight=1.5, layers=0.12, points=14,
+        curls=Cut(face=0, top=length, sides=0.6 * length, lift=0.5, side_lift=0.4, weight=1.5, layers=0.12, points=14,
             locks=420, closeness=0.85, power=0.4, roundness=0.8),
-        side=Cut(top=length, sides=0.2, lift=0.4, parted=1.4, radial=0.4, up=0.3, hold=0.4, weight=4.5,
+        side=Cut(inwards=4, top=length, sides=0.2, lift=0.4, parted=1.4, radial=0.4, up=0.3, hold=0.4, weight=4.5,
             layers=0.07, locks=130),
-        slick=Cut(top=length, sides=0.35, lift=0.12, side_lift=0.08, back=2.0, radial=0.1, hold=2, weight=0.8,
+        slick=Cut(inwards=4, top=length, sides=0.35, lift=0.12, side_lift=0.08, back=2.0, radial=0.1, hold=2,
+            weight=0.8,
             layers=0.05, locks=110, uneven=0.05),
-        undercut=Cut(top=length, sides=0.05, lift=0.35, parted=1.6, radial=0.2, back=0.6, hold=0.45, weight=4,
+        undercut=Cut(inwards=4, top=length, sides=0.05, lift=0.35, parted=1.6, radial=0.2, back=0.6, hold=0.45,
+            weight=4,
             layers=0.09, locks=120, shaved=1),
         mohawk=Cut(top=length, sides=0.05, lift=0.95, weight=0.2, hold=0.1, radial=0.1, layers=0, locks=90,
             closeness=0.8, shaved=2),
-        pixie=Cut(top=length, sides=0.35, lift=0.25, parted=0.8, radial=0.6, weight=3, layers=0.1, locks=160,
+        pixie=Cut(inwards=4, top=length, sides=0.35, lift=0.25, parted=0.8, radial=0.6, weight=3, layers=0.1,
+            locks=160,
             sweep=0.3 * sweep),
-        tonsure=Cut(face=0, top=length, sides=length, lift=0.3, layers=0.03, locks=300),
+        tonsure=Cut(inwards=4, face=0, top=length, sides=length, lift=0.3, layers=0.03, locks=300),
     )  # fmt: skip
     return cuts[style.style]
 
@@ -105,15 +108,18 @@ def _long_cut(style: HairStyle, rng: np.random.Generator) -> Cut:
         back=0.35,
         up=0.5,
         hold=0.4,
+        inwards=3,
         weight=5.0,
     )
     cuts = dict(
-        bob=Cut(**hanging, points=12, strands=4600, width=0.012, ends=float(rng.uniform(-1.25, -0.75)), inwards=5,
+        bob=Cut(**(hanging | dict(inwards=5)), points=12, strands=4600, width=0.012, ends=float(rng.uniform(-1.25,
+            -0.75)),
             uneven=0.05, locks=170, closeness=0.35),
         medium=Cut(**hanging, points=13, strands=4600, width=0.012, locks=150, closeness=0.5, uneven=0.2),
         long=Cut(**hanging, points=16, strands=4600, width=0.012, locks=150, closeness=0.5, uneven=0.15),
-        curly=Cut(**(hanging | dict(weight=3.5, lift=0.5)), points=30, strands=3800, locks=420, closeness=0.9,
-            power=0.35, roundness=0.9, layers=0.22, uneven=0.2, inwards=1.5, width=0.013),
+        curly=Cut(**(hanging | dict(weight=3.5, lift=0.5, inwards=1.5)), points=30, strands=3800, locks=420,
+            closeness=0.9,
+            power=0.35, roundness=0.9, layers=0.22, uneven=0.2,  width=0.013),
         bun=Cut(strands=6500, points=10, top=2.2, sides=2.2, lift=0.1, side_lift=0.05, radial=0, back=0, weight=0,
             layers=0.05, locks=120, closeness=0.3, face=1, uneven=0),
     )  # fmt: skip
@@ -185,7 +191,7 @@ def _lengths(q: np.ndarray, inside: np.ndarray, cut: Cut, style: HairStyle, rng:
     length = length * (1 - 0.7 * style.thinning * crown(q))
     return np.maximum(length, 0.015).astype(np.float32)
 
-# %% ../../nbs/synthetic/hair.ipynb #cef8b025
+# %% ../../nbs/synthetic/hair.ipynb #23f6b4af
 def _plan(roots: Roots, cut: Cut, style: HairStyle, rng: np.random.Generator) -> Growth:
     "What the strands of a cut grow by."
     q, n = roots.canonical, len(roots.points)
@@ -225,11 +231,11 @@ def _plan(roots: Roots, cut: Cut, style: HairStyle, rng: np.random.Generator) ->
         comb[ours] = unit(swept + 0.5 * np.stack([q[ours, 0] - middle, 0 * q[ours, 0], 0 * q[ours, 0]], 1))
         start[ours] = 0.35 * roots.normals[ours] + 0.65 * comb[ours] + rng.normal(0, rough, (ours.sum(), 3))
         lowest = 0.72 - 0.46 * style.fringe + 0.12 * np.abs(q[ours, 0] - middle)
-        cut_at[ours] = lowest + 0.08 * drift[ours, 0] + rng.normal(0, 0.03, ours.sum())
+        cut_at[ours] = lowest + 0.10 * drift[ours, 0] + rng.normal(0, 0.04, ours.sum())
         side[ours], weight[ours], hold[ours] = 0, 4.5, 0.35
         length[ours] = np.maximum(length[ours], 1.2)
     above = smooth(-0.6, 1.1, q[:, 1]) if cut.weight > 3 else 0.5  # hair from above lies over hair from below
-    layer = cut.layers * (0.6 * above + 0.4 * rng.random(n)) + 0.012
+    layer = cut.layers * (0.6 * above + 0.4 * rng.random(n)) * np.where(cut_at > 0, 0.4, 1) + 0.012
     as32 = lambda a: np.ascontiguousarray(a, dtype=np.float32)  # noqa: E731
     return Growth(
         roots.points, as32(unit(start)), as32(comb), as32(hold), as32(length), as32(weight), as32(layer), as32(side),
@@ -265,7 +271,7 @@ def _locks(features: np.ndarray, count: int, rng: np.random.Generator) -> tuple[
     leaders = np.arange(count)
     return cKDTree(features[:count]).query(features)[1].astype(np.int64), leaders
 
-# %% ../../nbs/synthetic/hair.ipynb #755616bd
+# %% ../../nbs/synthetic/hair.ipynb #58dcb7b6
 def _strands(growth: Growth, roots: Roots, cut: Cut, solid: Obstacle, style: HairStyle, rng: np.random.Generator):
     "Points (S,K,3) of a cut's strands and the number of each one's lock."
     points = grow_strands(growth, solid, cut.points)
@@ -273,12 +279,12 @@ def _strands(growth: Growth, roots: Roots, cut: Cut, solid: Obstacle, style: Hai
     side = growth.side + 2 * (growth.side == 0)
     lock, leaders = _locks(np.concatenate([roots.canonical, 0.3 * side[:, None]], 1), cut.locks, rng)
     if cut.wave > 0:
-        phase = rng.uniform(0, 2 * np.pi, len(leaders))[lock] + rng.normal(0, 0.35, n)
+        phase = rng.uniform(0, 2 * np.pi, len(leaders))[lock] + rng.normal(0, 0.6, n) * (1 + (growth.cut > 0))
         size = cut.wave * rng.uniform(0.6, 1.3, len(leaders))[lock] * np.minimum(1, growth.length / 0.3)
         wavelength = cut.wavelength * rng.uniform(0.8, 1.25, len(leaders))[lock]
         wind(points, phase, size, wavelength, cut.roundness, SKULL)
     if cut.locks:
-        closeness = cut.closeness * rng.uniform(0.5, 1.1, n) * (rng.random(n) > 0.06)
+        closeness = cut.closeness * rng.uniform(0.5, 1.1, n) * (rng.random(n) > 0.06) * np.where(growth.cut > 0, 0.6, 1)
         closeness *= smooth(0.05, 0.3, growth.length)
         gather(points, lock, leaders, np.clip(closeness, 0, 0.97), cut.power)
     push_all_out(points, growth.side, solid, 0.008)
@@ -362,7 +368,7 @@ def _tied_hair(roots: Roots, cut: Cut, style: HairStyle, solid: Obstacle, rng: n
     colour = _tints(style, rng.integers(0, 60, len(rest)), rng.uniform(0.7, 1, len(rest)), 0 * rest[:, 0], rng)
     return [*out, _as_hair(rest, colour, cut), _flyaways(out[0], growth.side, solid, rng, 0.03)]
 
-# %% ../../nbs/synthetic/hair.ipynb #c8866acf
+# %% ../../nbs/synthetic/hair.ipynb #ada0ef5b
 def braid(
     path: np.ndarray,  # (B,P,3) paths, evenly spaced
     radius: float,  # units
@@ -392,13 +398,14 @@ def _rows(style: HairStyle, solid: Obstacle, rng: np.random.Generator) -> np.nda
     rows, p = int(rng.integers(8, 14)), 70
     turn = np.linspace(0, np.radians(205), 240)  # elevation over the front
     paths = []
-    for lean in np.linspace(-1.5, 1.5, rows):
-        path = SKULL + np.stack([0 * turn + np.sin(lean), np.cos(lean) * np.sin(turn), np.cos(lean) * np.cos(turn)], 1)
+    for lean in np.linspace(-1.3, 1.3, rows):
+        x, y = np.sin(lean) + 0 * turn, np.cos(lean) * np.sin(turn) - 0.35 * abs(np.sin(lean))
+        path = SKULL + np.stack([x, y, np.cos(lean) * np.cos(turn)], 1)
         path = SKULL + 0.1 * (path - SKULL)
         for point in path:
             push_out(solid, 0.03, point)
         begin = int(np.argmax((hairline(path, style.recession) > 0.03) & (turn > 0.3)))
-        at = np.linspace(begin, np.interp(abs(lean), [0, 1, 1.5], [239, 225, 190]), p)
+        at = np.linspace(begin, np.interp(abs(lean), [0, 0.9, 1.3], [239, 225, 185]), p)
         paths.append(np.stack([np.interp(at, np.arange(240), path[:, i]) for i in range(3)], 1))
     paths = np.stack(paths)
     tail = max(0.0, style.length - 0.6)
@@ -425,7 +432,7 @@ def _braided_hair(
 ) -> tuple[Hair, ...]:
     "Cornrows, or braids that hang from all over the scalp."
     if style.style == 'cornrows':
-        paths, per_bundle = _rows(style, solid, rng), 9
+        paths, per_bundle = _rows(style, solid, rng), 13
         radius = 0.75 / len(paths)
     else:
         count = int(rng.integers(110, 190))
@@ -435,7 +442,7 @@ def _braided_hair(
     points = braid(paths, radius, per_bundle, rng)
     lock = rng.integers(0, 50, len(points))
     colour = _tints(style, lock, rng.uniform(0.7, 1, len(points)), 0 * points[:, 0], rng)
-    return (replace(_as_hair(points, colour, cut), width=0.016, taper=0.1),)
+    return (replace(_as_hair(points, colour, cut), width=0.018, taper=0.1),)
 
 # %% ../../nbs/synthetic/hair.ipynb #0c7ef206
 def grow_scalp_hair(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> tuple[Hair, ...]:

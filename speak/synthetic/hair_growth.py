@@ -214,7 +214,7 @@ def face_width(face, y):
     t = (y - face[0, k]) / (face[0, k + 1] - face[0, k])
     return face[1, k] * (1 - t) + face[1, k + 1] * t
 
-# %% ../../nbs/synthetic/hair_growth.ipynb #e8246510
+# %% ../../nbs/synthetic/hair_growth.ipynb #cdb227d6
 class Growth(NamedTuple):
     "What S strands grow by."
 
@@ -242,7 +242,12 @@ def _turn(g, s, walked, place, direction):
     drawn = g.tie[3] / far if tied else 0.0
     weight = g.weight[s] * min(1.0, 0.25 + walked / 0.35)
     out = np.sqrt(place[0] ** 2 + (place[2] - NECK_Z) ** 2) + 1e-9
-    wide = g.inwards * max(0.0, min(1.0, out - 0.72 - g.layer[s])) if place[1] < -0.3 and place[1] > -1.5 else 0.0
+    wide = 0.0
+    if g.inwards > 0 and place[1] > -0.45 and walked > 0.2:  # beside the skull, about an ellipsoid
+        x, y, z = place[0] / 0.82, (place[1] - 0.3) / 0.92, (place[2] + 0.8) / 1.1
+        wide = 1.5 * g.inwards * max(0.0, min(1.0, np.sqrt(x * x + y * y + z * z) - 1.03 - g.layer[s]))
+    elif g.inwards > 0 and place[1] > -1.5:
+        wide = g.inwards * max(0.0, min(1.0, out - 0.72 - g.layer[s]))
     direction[0] = pull * g.comb[s, 0] + drawn * tx - wide * place[0] / out
     direction[1] = pull * g.comb[s, 1] + drawn * ty - weight
     direction[2] = pull * g.comb[s, 2] + drawn * tz - wide * (place[2] - NECK_Z) / out
