@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['attach', 'frames', 'grow_brows', 'lid_edges', 'grow_lashes', 'grow_beard']
 
-# %% ../../nbs/synthetic/facial_hair.ipynb #7a390aa9
+# %% ../../nbs/synthetic/facial_hair.ipynb #5713912d
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from .hair_growth import Growth, grow_strands, obstacle, unit
 from .hair_style import GREY, HairStyle
 from .head_model import head_model
 from .scene import FaceHair
-from .skin import beard_area, fractal_noise, hairline, smooth
+from .skin import beard_area, fractal_noise, smooth
 
 # %% ../../nbs/synthetic/facial_hair.ipynb #0d211f21
 @lru_cache(1)
@@ -59,20 +59,20 @@ def frames(shape: FaceShape, triangles: np.ndarray) -> np.ndarray:  # (S,3,3)
     out = unit(np.cross(along, corners[:, 2] - corners[:, 0]))
     return np.stack([along, np.cross(out, along), out], 1)
 
-# %% ../../nbs/synthetic/facial_hair.ipynb #8567f52e
+# %% ../../nbs/synthetic/facial_hair.ipynb #2590d72e
 _BROW = np.array([  # the canonical right half: x, y
-    (0.085, 0.185), (0.13, 0.206), (0.20, 0.225), (0.28, 0.236), (0.37, 0.235),
+    (0.100, 0.192), (0.14, 0.206), (0.20, 0.220), (0.28, 0.236), (0.37, 0.235),
     (0.46, 0.218), (0.54, 0.192), (0.60, 0.162),
 ])  # fmt: skip
-_BROW_ARCH = np.array([-0.012, -0.008, 0.0, 0.014, 0.026, 0.022, 0.006, -0.012])
+_BROW_ARCH = np.array([-0.004, -0.004, 0.0, 0.014, 0.026, 0.022, 0.006, -0.012])
 
 
 def _one_brow(style: HairStyle, side: int, height: float, length: float, rng: np.random.Generator):
     "Places (S,3), directions (S,3) and lengths (S,) of a brow's strands on the canonical head."
-    n = int(130 + 210 * style.brow_density)
+    n = int(200 + 300 * style.brow_density)
     t = rng.beta(1.1, 1.25, n)
     across = rng.beta(1.8, 1.8, n) * 2 - 1
-    thick = np.interp(t, [0, 0.12, 0.4, 0.75, 1], [0.75, 1.0, 0.95, 0.6, 0.15]) * style.brow_thickness / 2
+    thick = np.interp(t, [0, 0.12, 0.4, 0.75, 1], [0.8, 1.0, 0.95, 0.65, 0.2]) * style.brow_thickness / 2
     line = np.linspace(0, 1, len(_BROW))
     x = np.interp(t * length, line, _BROW[:, 0]) - 0.02 * rng.random(n) * (t < 0.1)
     y = np.interp(t * length, line, _BROW[:, 1] + style.brow_arch * _BROW_ARCH) + across * thick + height
@@ -99,7 +99,7 @@ def grow_brows(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> 
     points[..., 2] += 0.004 + 0.012 * np.sin(np.pi * 0.7 * t[..., 0])
     tone = np.exp(rng.normal(0, 0.35, (len(places), 1)))
     colour = np.array(style.brow_colour) * tone
-    width = 0.0045 + 0.0012 * style.brow_density
+    width = 0.004 + 0.001 * style.brow_density
     return FaceHair(triangles, corners, points.astype(np.float32), colour.astype(np.float32), width)
 
 # %% ../../nbs/synthetic/facial_hair.ipynb #3a0612da
@@ -183,7 +183,7 @@ def grow_lashes(style: HairStyle, shape: FaceShape, rng: np.random.Generator) ->
         _lash_group(lower, shape, -0.2, soft, 0.0025 + 0.001 * style.mascara, False, rng),
     )
 
-# %% ../../nbs/synthetic/facial_hair.ipynb #6cfcd34d
+# %% ../../nbs/synthetic/facial_hair.ipynb #12e07f3b
 def _beard_density(style: HairStyle, q: np.ndarray, lips: np.ndarray) -> np.ndarray:
     "How densely a beard of this kind grows at places (S,3), 0 to 1."
     x, y = np.abs(q[:, 0]), q[:, 1]
@@ -197,11 +197,20 @@ def _beard_density(style: HairStyle, q: np.ndarray, lips: np.ndarray) -> np.ndar
     return everywhere
 
 
+def _sideburn_density(style: HairStyle, q: np.ndarray) -> np.ndarray:
+    "How densely hair grows before the ears (S,), 0 to 1."
+    x, y, z = np.abs(q[:, 0]), q[:, 1], q[:, 2]
+    angle = np.degrees(np.arctan2(x, z + 0.75))
+    lowest = -0.1 - 0.4 * style.sideburns
+    burns = smooth(62, 67, angle - 12 * np.clip(0.1 - y, 0, 0.3)) * (angle < 92) * (z > -0.70)
+    return burns * smooth(lowest - 0.05, lowest + 0.05, y) * (y < 0.25) * min(1.0, 4 * style.sideburns)
+
+
 def _beard_roots(style: HairStyle, count: int, rng: np.random.Generator):
     "Triangles (S,), corners (S,3) and canonical places (S,3) of a beard's roots."
     model, q = head_model(), canonical_vertices()
     numbers = _face()[0]
-    numbers = numbers[(q[model.triangles[numbers]][..., 1] < -0.05).any(1)]
+    numbers = numbers[(q[model.triangles[numbers]][..., 1] < 0.2).any(1)]
     corners = q[model.triangles[numbers]]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     which = rng.choice(len(numbers), count, p=areas / areas.sum())
@@ -214,17 +223,13 @@ def _beard_roots(style: HairStyle, count: int, rng: np.random.Generator):
     lips = model.masks['lips'][row, column] / 255
     density = _beard_density(style, places, lips)
     patchy = 0.15 * fractal_noise(places.astype(np.float32), 5.0, 2, 0.6, int(rng.integers(1 << 20)))
-    if style.sideburns > 0:
-        inside = hairline(places.astype(np.float32), 0.0)
-        burns = smooth(0.60, 0.66, np.abs(places[:, 0])) * smooth(-0.40, -0.46, -places[:, 2] * -1)
-        burns = burns * (inside > -0.45 * style.sideburns) * (inside < 0.05) * (places[:, 2] > -0.72)
-        density = np.maximum(density * (style.beard != 'none'), burns * (places[:, 1] < 0.0))
-    elif style.beard == 'none':
-        density = density * 0
+    if style.beard == 'none':
+        density = 0 * density
+    density = np.maximum(density, _sideburn_density(style, places))
     keep = rng.random(count) < np.clip(density + patchy * (density > 0.05), 0, 1)
     return numbers[which[keep]].astype(np.int32), weights[keep].astype(np.float32), places[keep]
 
-# %% ../../nbs/synthetic/facial_hair.ipynb #3ec38554
+# %% ../../nbs/synthetic/facial_hair.ipynb #a6dba9d6
 def _beard_growth(style: HairStyle, shape: FaceShape, places, roots, out, rng: np.random.Generator) -> Growth:
     "What a beard's strands grow by."
     n = len(places)
@@ -263,7 +268,8 @@ def grow_beard(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> 
     colour = np.tile(np.array(style.beard_colour), (len(places), 1)) * np.exp(rng.normal(-0.1, 0.2, (len(places), 1)))
     grey = rng.random(len(places)) < style.grey * 0.8
     colour[grey] = GREY * rng.uniform(0.8, 1.3)
-    hair = (places[:, 1] > -0.30) if style.beard == 'none' else np.zeros(len(places), bool)
+    hair = (_sideburn_density(style, places) > 0) & (places[:, 1] > -0.25)
+    colour[hair] *= np.array(style.colour) / np.array(style.beard_colour) * 0.9
     out = []
     for chosen, segment in ((~hair, 'beard'), (hair, 'hair')):
         if chosen.any():

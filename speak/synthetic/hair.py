@@ -30,7 +30,7 @@ from .hair_style import GREY, HairStyle
 from .scene import FaceHair, Hair
 from .skin import crown, fractal_noise, hairline, smooth
 
-# %% ../../nbs/synthetic/hair.ipynb #583a8e34
+# %% ../../nbs/synthetic/hair.ipynb #d5b8d2ec
 @dataclass
 class Cut:
     "How a cut is grown; lengths in units."
@@ -49,7 +49,7 @@ class Cut:
     up: float = 0.0  # up at the front,
     hold: float = 0.5
     weight: float = 1.5
-    inwards: float = 3.0
+    inwards: float = 0.0  # pull towards head and neck
     layers: float = 0.08  # thickness of the hair over the head
     locks: int = 220
     closeness: float = 0.5  # of locks at the tips
@@ -72,23 +72,26 @@ def _short_cut(style: HairStyle, rng: np.random.Generator) -> Cut:
         crop=Cut(face=0, top=length, sides=0.14, lift=rng.uniform(0.3, 0.65), sweep=sweep, layers=0.05),
         spiky=Cut(face=0, top=length, sides=0.16, lift=0.8, weight=0.3, locks=200, closeness=0.8, power=1.3,
             layers=0.02, hold=0.2),
-        fringe=Cut(face=0, top=length, sides=0.2, lift=0.25, weight=2.5, sweep=0.5 * sweep, layers=0.09,
+        fringe=Cut(inwards=4, face=0, top=length, sides=0.2, lift=0.25, weight=2.5, sweep=0.5 * sweep, layers=0.09,
             locks=150, closeness=0.6),
         quiff=Cut(top=length, sides=0.17, lift=0.6, back=1.0, radial=0.2, up=0.8, sweep=0.6 * sweep, weight=0.6,
             hold=0.8, layers=0.06, locks=120, closeness=0.6),
-        curls=Cut(top=length, sides=0.6 * length, lift=0.5, side_lift=0.4, weight=1.5, layers=0.12, points=14,
+        curls=Cut(face=0, top=length, sides=0.6 * length, lift=0.5, side_lift=0.4, weight=1.5, layers=0.12, points=14,
             locks=420, closeness=0.85, power=0.4, roundness=0.8),
-        side=Cut(top=length, sides=0.2, lift=0.4, parted=1.4, radial=0.4, up=0.3, hold=0.4, weight=4.5,
+        side=Cut(inwards=4, top=length, sides=0.2, lift=0.4, parted=1.4, radial=0.4, up=0.3, hold=0.4, weight=4.5,
             layers=0.07, locks=130),
-        slick=Cut(top=length, sides=0.35, lift=0.12, side_lift=0.08, back=2.0, radial=0.1, hold=2, weight=0.8,
+        slick=Cut(inwards=4, top=length, sides=0.35, lift=0.12, side_lift=0.08, back=2.0, radial=0.1, hold=2,
+            weight=0.8,
             layers=0.05, locks=110, uneven=0.05),
-        undercut=Cut(top=length, sides=0.05, lift=0.35, parted=1.6, radial=0.2, back=0.6, hold=0.45, weight=4,
+        undercut=Cut(inwards=4, top=length, sides=0.05, lift=0.35, parted=1.6, radial=0.2, back=0.6, hold=0.45,
+            weight=4,
             layers=0.09, locks=120, shaved=1),
         mohawk=Cut(top=length, sides=0.05, lift=0.95, weight=0.2, hold=0.1, radial=0.1, layers=0, locks=90,
             closeness=0.8, shaved=2),
-        pixie=Cut(top=length, sides=0.35, lift=0.25, parted=0.8, radial=0.6, weight=3, layers=0.1, locks=160,
+        pixie=Cut(inwards=4, top=length, sides=0.35, lift=0.25, parted=0.8, radial=0.6, weight=3, layers=0.1,
+            locks=160,
             sweep=0.3 * sweep),
-        tonsure=Cut(face=0, top=length, sides=length, lift=0.3, layers=0.03, locks=300),
+        tonsure=Cut(inwards=4, face=0, top=length, sides=length, lift=0.3, layers=0.03, locks=300),
     )  # fmt: skip
     return cuts[style.style]
 
@@ -96,15 +99,27 @@ def _short_cut(style: HairStyle, rng: np.random.Generator) -> Cut:
 def _long_cut(style: HairStyle, rng: np.random.Generator) -> Cut:
     length = style.length
     hanging = dict(
-        top=length, sides=length, lift=0.3, side_lift=0.1, parted=1.6, radial=0.2, back=0.35, hold=0.45, weight=5.0
+        top=length,
+        sides=length,
+        lift=0.22,
+        side_lift=0.08,
+        parted=1.6,
+        radial=0.2,
+        back=0.35,
+        up=0.5,
+        hold=0.4,
+        inwards=3,
+        weight=5.0,
     )
     cuts = dict(
-        bob=Cut(**hanging, points=12, strands=4600, width=0.012, ends=float(rng.uniform(-1.25, -0.75)), inwards=5,
+        bob=Cut(**(hanging | dict(inwards=5)), points=12, strands=4600, width=0.012, ends=float(rng.uniform(-1.25,
+            -0.75)),
             uneven=0.05, locks=170, closeness=0.35),
         medium=Cut(**hanging, points=13, strands=4600, width=0.012, locks=150, closeness=0.5, uneven=0.2),
         long=Cut(**hanging, points=16, strands=4600, width=0.012, locks=150, closeness=0.5, uneven=0.15),
-        curly=Cut(**(hanging | dict(weight=3.5, lift=0.5)), points=30, strands=3800, locks=420, closeness=0.9,
-            power=0.35, roundness=0.9, layers=0.22, uneven=0.2, inwards=1.5, width=0.013),
+        curly=Cut(**(hanging | dict(weight=3.5, lift=0.5, inwards=1.5)), points=30, strands=3800, locks=420,
+            closeness=0.9,
+            power=0.35, roundness=0.9, layers=0.22, uneven=0.2,  width=0.013),
         bun=Cut(strands=6500, points=10, top=2.2, sides=2.2, lift=0.1, side_lift=0.05, radial=0, back=0, weight=0,
             layers=0.05, locks=120, closeness=0.3, face=1, uneven=0),
     )  # fmt: skip
@@ -114,7 +129,7 @@ def _long_cut(style: HairStyle, rng: np.random.Generator) -> Cut:
     )
     return cuts[style.style]
 
-# %% ../../nbs/synthetic/hair.ipynb #5c6eb3f3
+# %% ../../nbs/synthetic/hair.ipynb #eaa2e4b8
 def cut_of(style: HairStyle, rng: np.random.Generator) -> Cut:
     "The numbers of a person's cut."
     if style.style == 'afro':
@@ -139,10 +154,10 @@ def cut_of(style: HairStyle, rng: np.random.Generator) -> Cut:
         cut.wave, cut.wavelength = 0.10 * min(1.0, 2.5 * curl) * min(1.0, cut.top), 0.75 - 0.5 * curl
         if curl > 0.6:
             cut.wave, cut.wavelength, cut.roundness, cut.shine = 0.02, 0.12, 1.0, 0.3
-        cut.points = max(cut.points, min(24, int(cut.top / cut.wavelength * 7)))
+        cut.points = max(cut.points, min(24, int(cut.top / cut.wavelength * 8)))
     return cut
 
-# %% ../../nbs/synthetic/hair.ipynb #3ca9a98a
+# %% ../../nbs/synthetic/hair.ipynb #29ba6c71
 def _combed(q: np.ndarray, normals: np.ndarray, cut: Cut, style: HairStyle) -> np.ndarray:
     "Unit directions (S,3) along the scalp in which hair is combed."
     whorl = np.array([0.08 if style.parting <= 0 else -0.08, 1.05, -1.30])
@@ -152,11 +167,12 @@ def _combed(q: np.ndarray, normals: np.ndarray, cut: Cut, style: HairStyle) -> n
     front = smooth(-0.6, 0.1, q[:, 2])[:, None]
     x = q[:, :1] - style.parting * smooth(-1.5, -0.4, q[:, 2:3])
     parted = np.tanh(x / 0.04) * np.array([[1, 0, 0]])
+    edge = smooth(0.25, 0.0, hairline(q, style.recession))[:, None] * front  # here hair leaves the forehead first
     comb = cut.radial * radial + top * (
-        cut.parted * parted
+        cut.parted * parted * (1 - 0.65 * edge)
         + cut.back * np.array([[0, 0.1, -1]])
         + cut.sweep * np.array([[1, 0, 0]])
-        + cut.up * front * np.array([[0, 1, -0.2]])
+        + (cut.up + 0.4 * cut.parted * edge) * front * np.array([[0, 1, -0.2]])
     )
     comb = comb + (1 - top) * (np.array([[0, -0.9, 0]]) + 0.5 * cut.back * np.array([[0, -0.3, -1]]))
     return unit(comb - 0.8 * (comb * normals).sum(1, keepdims=True) * normals)
@@ -175,7 +191,7 @@ def _lengths(q: np.ndarray, inside: np.ndarray, cut: Cut, style: HairStyle, rng:
     length = length * (1 - 0.7 * style.thinning * crown(q))
     return np.maximum(length, 0.015).astype(np.float32)
 
-# %% ../../nbs/synthetic/hair.ipynb #9ee5d85f
+# %% ../../nbs/synthetic/hair.ipynb #23f6b4af
 def _plan(roots: Roots, cut: Cut, style: HairStyle, rng: np.random.Generator) -> Growth:
     "What the strands of a cut grow by."
     q, n = roots.canonical, len(roots.points)
@@ -185,9 +201,14 @@ def _plan(roots: Roots, cut: Cut, style: HairStyle, rng: np.random.Generator) ->
     lift = (cut.side_lift + (cut.lift - cut.side_lift) * top)[:, None]
     seed = int(rng.integers(1 << 20))
     drift = np.stack([fractal_noise(q, 3.5, 2, 0.6, seed + k) for k in range(3)], 1)
-    rough = 0.04 + 0.08 * style.messiness
-    start = roots.normals * lift + comb * (1 - lift) + 0.6 * style.messiness * drift + rng.normal(0, rough, (n, 3))
-    side = np.where(q[:, 0] < style.parting, -1.0, 1.0) * cut.face
+    rough = (0.015 if cut.weight > 4 else 0.04) + 0.08 * style.messiness
+    start = (
+        roots.normals * lift
+        + comb * (1 - lift)
+        + (0.6 if cut.weight < 4 else 0.35) * style.messiness * drift
+        + rng.normal(0, rough, (n, 3))
+    )
+    side = np.where(q[:, 0] < style.parting, -1.0, 1.0) * cut.face * np.clip(1.05 + 0.25 * drift[:, 1], 0.9, 1.3)
     cut_at = np.full(n, cut.ends) + rng.normal(0, 0.02, n)
     weight = np.full(n, cut.weight) * np.exp(rng.normal(0, 0.15, n))
     hold = np.full(n, cut.hold)
@@ -210,10 +231,11 @@ def _plan(roots: Roots, cut: Cut, style: HairStyle, rng: np.random.Generator) ->
         comb[ours] = unit(swept + 0.5 * np.stack([q[ours, 0] - middle, 0 * q[ours, 0], 0 * q[ours, 0]], 1))
         start[ours] = 0.35 * roots.normals[ours] + 0.65 * comb[ours] + rng.normal(0, rough, (ours.sum(), 3))
         lowest = 0.72 - 0.46 * style.fringe + 0.12 * np.abs(q[ours, 0] - middle)
-        cut_at[ours] = lowest + 0.08 * drift[ours, 0] + rng.normal(0, 0.03, ours.sum())
+        cut_at[ours] = lowest + 0.10 * drift[ours, 0] + rng.normal(0, 0.04, ours.sum())
         side[ours], weight[ours], hold[ours] = 0, 4.5, 0.35
         length[ours] = np.maximum(length[ours], 1.2)
-    layer = cut.layers * rng.random(n) ** 0.8 + 0.012
+    above = smooth(-0.6, 1.1, q[:, 1]) if cut.weight > 3 else 0.5  # hair from above lies over hair from below
+    layer = cut.layers * (0.6 * above + 0.4 * rng.random(n)) * np.where(cut_at > 0, 0.4, 1) + 0.012
     as32 = lambda a: np.ascontiguousarray(a, dtype=np.float32)  # noqa: E731
     return Growth(
         roots.points, as32(unit(start)), as32(comb), as32(hold), as32(length), as32(weight), as32(layer), as32(side),
@@ -249,7 +271,7 @@ def _locks(features: np.ndarray, count: int, rng: np.random.Generator) -> tuple[
     leaders = np.arange(count)
     return cKDTree(features[:count]).query(features)[1].astype(np.int64), leaders
 
-# %% ../../nbs/synthetic/hair.ipynb #35f13821
+# %% ../../nbs/synthetic/hair.ipynb #58dcb7b6
 def _strands(growth: Growth, roots: Roots, cut: Cut, solid: Obstacle, style: HairStyle, rng: np.random.Generator):
     "Points (S,K,3) of a cut's strands and the number of each one's lock."
     points = grow_strands(growth, solid, cut.points)
@@ -257,26 +279,27 @@ def _strands(growth: Growth, roots: Roots, cut: Cut, solid: Obstacle, style: Hai
     side = growth.side + 2 * (growth.side == 0)
     lock, leaders = _locks(np.concatenate([roots.canonical, 0.3 * side[:, None]], 1), cut.locks, rng)
     if cut.wave > 0:
-        phase = rng.uniform(0, 2 * np.pi, len(leaders))[lock] + rng.normal(0, 0.35, n)
+        phase = rng.uniform(0, 2 * np.pi, len(leaders))[lock] + rng.normal(0, 0.6, n) * (1 + (growth.cut > 0))
         size = cut.wave * rng.uniform(0.6, 1.3, len(leaders))[lock] * np.minimum(1, growth.length / 0.3)
         wavelength = cut.wavelength * rng.uniform(0.8, 1.25, len(leaders))[lock]
         wind(points, phase, size, wavelength, cut.roundness, SKULL)
     if cut.locks:
-        closeness = cut.closeness * rng.uniform(0.5, 1.1, n) * (rng.random(n) > 0.06)
+        closeness = cut.closeness * rng.uniform(0.5, 1.1, n) * (rng.random(n) > 0.06) * np.where(growth.cut > 0, 0.6, 1)
         closeness *= smooth(0.05, 0.3, growth.length)
         gather(points, lock, leaders, np.clip(closeness, 0, 0.97), cut.power)
-    push_all_out(points, solid, 0.008)
+    push_all_out(points, growth.side, solid, 0.008)
     return points, lock
 
 
-def _flyaways(hair: Hair, rng: np.random.Generator, share: float) -> Hair:
+def _flyaways(hair: Hair, side: np.ndarray, solid: Obstacle, rng: np.random.Generator, share: float) -> Hair:
     "Fine strands that stand off the others."
     count = int(len(hair.points) * share)
     points = hair.points[-count:].copy()
     t = np.linspace(0, 1, points.shape[1])[None, :, None] ** 1.5
     reach = np.linalg.norm(np.diff(points, axis=1), axis=2).sum(1)[:, None, None]
-    away = rng.normal(0, 0.10, (count, 1, 3)) + 0.07 * unit(points[:, -1:] - SKULL)
+    away = rng.normal(0, 0.07, (count, 1, 3)) + 0.05 * unit(points[:, -1:] - SKULL)
     points += (t * np.minimum(reach, 0.8) * away).astype(np.float32)
+    push_all_out(points, side[-count:], solid, 0.008)
     return replace(
         hair, points=points, follows=head_follow(points), colour=hair.colour[-count:], width=0.004,
     )  # fmt: skip
@@ -286,7 +309,7 @@ def _as_hair(points: np.ndarray, colour: np.ndarray, cut: Cut) -> Hair:
     points = np.ascontiguousarray(points, dtype=np.float32)
     return Hair(points, head_follow(points), colour, cut.width, root_light=0.6, taper=0.5, shine=cut.shine)
 
-# %% ../../nbs/synthetic/hair.ipynb #41fe86b6
+# %% ../../nbs/synthetic/hair.ipynb #1d133549
 def _tie(style: HairStyle, solid: Obstacle, rng: np.random.Generator) -> np.ndarray:
     "A place (3,) on the back of the head where hair is tied."
     angle = rng.uniform(-0.25, 0.6) if style.style == 'ponytail' else rng.uniform(-0.35, 1.2)
@@ -343,9 +366,9 @@ def _tied_hair(roots: Roots, cut: Cut, style: HairStyle, solid: Obstacle, rng: n
     size = rng.uniform(0.2, 0.36)
     rest = _bun(tie, size, rng) if style.style == 'bun' else _tail(tie, style, cut, solid, rng)
     colour = _tints(style, rng.integers(0, 60, len(rest)), rng.uniform(0.7, 1, len(rest)), 0 * rest[:, 0], rng)
-    return [*out, _as_hair(rest, colour, cut), _flyaways(out[0], rng, 0.03)]
+    return [*out, _as_hair(rest, colour, cut), _flyaways(out[0], growth.side, solid, rng, 0.03)]
 
-# %% ../../nbs/synthetic/hair.ipynb #c8866acf
+# %% ../../nbs/synthetic/hair.ipynb #ada0ef5b
 def braid(
     path: np.ndarray,  # (B,P,3) paths, evenly spaced
     radius: float,  # units
@@ -375,13 +398,14 @@ def _rows(style: HairStyle, solid: Obstacle, rng: np.random.Generator) -> np.nda
     rows, p = int(rng.integers(8, 14)), 70
     turn = np.linspace(0, np.radians(205), 240)  # elevation over the front
     paths = []
-    for lean in np.linspace(-1.5, 1.5, rows):
-        path = SKULL + np.stack([0 * turn + np.sin(lean), np.cos(lean) * np.sin(turn), np.cos(lean) * np.cos(turn)], 1)
+    for lean in np.linspace(-1.3, 1.3, rows):
+        x, y = np.sin(lean) + 0 * turn, np.cos(lean) * np.sin(turn) - 0.35 * abs(np.sin(lean))
+        path = SKULL + np.stack([x, y, np.cos(lean) * np.cos(turn)], 1)
         path = SKULL + 0.1 * (path - SKULL)
         for point in path:
             push_out(solid, 0.03, point)
         begin = int(np.argmax((hairline(path, style.recession) > 0.03) & (turn > 0.3)))
-        at = np.linspace(begin, np.interp(abs(lean), [0, 1, 1.5], [239, 225, 190]), p)
+        at = np.linspace(begin, np.interp(abs(lean), [0, 0.9, 1.3], [239, 225, 185]), p)
         paths.append(np.stack([np.interp(at, np.arange(240), path[:, i]) for i in range(3)], 1))
     paths = np.stack(paths)
     tail = max(0.0, style.length - 0.6)
@@ -408,7 +432,7 @@ def _braided_hair(
 ) -> tuple[Hair, ...]:
     "Cornrows, or braids that hang from all over the scalp."
     if style.style == 'cornrows':
-        paths, per_bundle = _rows(style, solid, rng), 9
+        paths, per_bundle = _rows(style, solid, rng), 13
         radius = 0.75 / len(paths)
     else:
         count = int(rng.integers(110, 190))
@@ -418,9 +442,9 @@ def _braided_hair(
     points = braid(paths, radius, per_bundle, rng)
     lock = rng.integers(0, 50, len(points))
     colour = _tints(style, lock, rng.uniform(0.7, 1, len(points)), 0 * points[:, 0], rng)
-    return (replace(_as_hair(points, colour, cut), width=0.016, taper=0.1),)
+    return (replace(_as_hair(points, colour, cut), width=0.018, taper=0.1),)
 
-# %% ../../nbs/synthetic/hair.ipynb #5bd8be23
+# %% ../../nbs/synthetic/hair.ipynb #0c7ef206
 def grow_scalp_hair(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> tuple[Hair, ...]:
     "The hair of a person's head."
     if style.style == 'bald':
@@ -438,7 +462,7 @@ def grow_scalp_hair(style: HairStyle, shape: FaceShape, rng: np.random.Generator
     hair = _as_hair(points, _tints(style, lock, shade, roots.canonical, rng), cut)
     if style.style in ('buzz', 'tonsure'):
         return (hair,)
-    return (hair, _flyaways(hair, rng, 0.01 if cut.shine < 1 else 0.02 + 0.04 * style.messiness))
+    return (hair, _flyaways(hair, growth.side, solid, rng, 0.01 if cut.shine < 1 else 0.02 + 0.04 * style.messiness))
 
 # %% ../../nbs/synthetic/hair.ipynb #ce427e9b
 def grow(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> tuple[tuple[Hair, ...], tuple[FaceHair, ...]]:

@@ -142,7 +142,7 @@ def _loss(rng: np.random.Generator, shape: FaceShape, style: str) -> tuple[float
     recession = rng.uniform(-0.2, 0.15) + old * rng.choice([0, rng.uniform(0.1, 0.8)], p=[0.4, 0.6])
     return float(recession), float(old * rng.choice([0, rng.uniform(0.2, 0.9)], p=[0.6, 0.4]))
 
-# %% ../../nbs/synthetic/hair_style.ipynb #9b81c2e7
+# %% ../../nbs/synthetic/hair_style.ipynb #c3cf3752
 def _face(rng: np.random.Generator, shape: FaceShape, colour: np.ndarray, grey: float) -> dict:
     "Brows, lashes and beard."
     female = shape.female > 0.5
@@ -156,7 +156,7 @@ def _face(rng: np.random.Generator, shape: FaceShape, colour: np.ndarray, grey: 
     own = np.clip(rng.normal(1, 0.15, 3), 0.6, 1.4) * np.array([1.15, 1, 0.9])  # beards are often redder
     return dict(
         brow_colour=_rgb(brow),
-        brow_thickness=float(rng.uniform(0.032, 0.062) if female else rng.uniform(0.045, 0.09)),
+        brow_thickness=float(rng.uniform(0.045, 0.085) if female else rng.uniform(0.065, 0.115)),
         brow_density=float(rng.uniform(0.35, 1.0)),
         brow_arch=float(np.clip(rng.normal(0.3 if female else -0.2, 0.5), -1, 1)),
         lash_length=float(

@@ -25,14 +25,13 @@ from speak.synthetic.raster import (
     Samples,
     draw_depth,
     draw_depth_lines,
-    draw_strands,
     draw_triangles,
     vertex_normals,
-    visible_strands,
 )
 from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person, Worn
 from .shading import Eyes, Lamps, Mouth, Surface, look_through, shade
 from .skin import SkinStyle, SkinTexture, paint, paint_texture, skin_colour, smooth
+from .strands import THINNEST_FACE_HAIR, THINNEST_HAIR, draw_strands, visible_strands
 from .visemes import sides
 
 # %% ../../nbs/synthetic/picture.ipynb #a48aa813
@@ -371,27 +370,30 @@ def _face_strands_of(hair: FaceHair, placed: Placed, count: int) -> np.ndarray:
 HEAD_MIDDLE = np.array([0, 0.25, -0.80], np.float32)
 
 
-def _draw_hair(model: Model, placed: Placed, light: Light, view: View, samples: Samples) -> list[np.ndarray]:
-    "Draw all strands; returns those that throw shadows, in the world."
-    size = samples.depth.shape[0]
-    focal = size * view.scale * view.distance
-    centre = ((HEAD_MIDDLE - PIVOT) @ placed.head.T - placed.eyes).astype(np.float32)
-    shadows = []
+def _hair_in(model: Model, placed: Placed, view: View, size: int) -> list[tuple[Hair | FaceHair, np.ndarray, float]]:
+    "Hair of each kind with its strands' points (S,K,3) in the world and their width in samples."
+    out = []
     for hair in (*model.person.hair, *model.person.face_hair):
-        count, width = visible_strands(len(hair.points), hair.width * focal / view.distance)
         on_face = isinstance(hair, FaceHair)
-        world = _face_strands_of(hair, placed, count) if on_face else _strands_of(hair, placed, count)
-        points = project(world, view, size)
-        order = np.argsort(points[:, points.shape[1] // 2, 2])  # the nearest first: what is hidden costs little
-        world, points = world[order], points[order]
+        thinnest = THINNEST_FACE_HAIR if on_face else THINNEST_HAIR
+        count, width = visible_strands(len(hair.points), hair.width * size * view.scale, thinnest)
+        place_them = _face_strands_of if on_face else _strands_of
+        out.append((hair, place_them(hair, placed, count), width))
+    return out
+
+
+def _draw_hair(hairs: list, placed: Placed, lamps: Lamps, view: View, samples: Samples) -> None:
+    "Draw all strands, the nearest first: what is hidden costs little."
+    centre = ((HEAD_MIDDLE - PIVOT) @ placed.head.T - placed.eyes).astype(np.float32)
+    for hair, world, width in hairs:
+        points = project(world, view, samples.depth.shape[0])
+        order = np.argsort(points[:, points.shape[1] // 2, 2])
+        bias = np.float32(0.012 if isinstance(hair, FaceHair) else 0.0)
         draw_strands(
-            world, points, np.full(count, width, np.float32), hair.taper, hair.colour[:count][order],
-            SEGMENTS.index(hair.segment), centre, hair.root_light, hair.shine, view.distance, light.lamps, light.colours, light.sky,
-            0.012 if on_face else 0.0, samples.depth, samples.triangle, samples.colour,
+            world[order], points[order], np.float32(width), hair.taper, hair.colour[order], SEGMENTS.index(hair.segment), centre,
+            hair.root_light, hair.shine, view.distance, lamps, bias, samples.depth, samples.triangle, samples.cover,
+            samples.strand, samples.colour,
         )  # fmt: skip
-        if not on_face:
-            shadows.append(world)
-    return shadows
 
 
 def _shadow_map(
@@ -481,9 +483,11 @@ def draw(
     points = project(placed.world, view, 2 * size)
     s = model.surface
     draw_triangles(points, s.triangles, model.cull, model.clip, samples.depth, samples.triangle, samples.corner)
-    shadows = _draw_hair(model, placed, light, view, samples)
+    hairs = _hair_in(model, placed, view, 2 * size)
     map_size = 128 if size <= 160 else 224
-    shadow, to_map = _shadow_map(model, placed.world, shadows, light, map_size)
+    shadow, to_map = _shadow_map(
+        model, placed.world, [world for hair, world, _ in hairs if isinstance(hair, Hair)], light, map_size
+    )
     surface = s._replace(world=placed.world, normals=vertex_normals(placed.world, s.triangles))
     lamps = Lamps(
         light.sky,
@@ -494,16 +498,16 @@ def draw(
         float((0.4 + 1.6 * light.softness) * map_size / 128),
         gloss,
     )
+    _draw_hair(hairs, placed, lamps, view, samples)
     marks = placed.world[head_model().landmarks]
     gap = np.linalg.norm(marks[62] - marks[66])
     front, upper, lower = model.mouth
     mouth = Mouth(float(np.clip(0.55 + 1.5 * gap, 0.55, 1.0)), model.person.tooth_colour, front, upper, lower)
     image, shares = background.astype(np.float32).copy(), np.zeros((size, size, len(SEGMENTS)), np.uint8)
-    axis = np.array([view.eyes[0], view.eyes[1]]) * 2 * size
     shade(
         surface, model.texture.colour, model.texture.gloss, _relief(model, actions), lamps, _eyes(model, placed, actions),
-        mouth, view.distance, 2 * size * view.scale * view.distance, axis, _crevices(samples.depth), samples.depth,
-        samples.triangle, samples.corner, samples.colour, image, shares,
+        mouth, view.distance, 2 * size * view.scale * view.distance, _crevices(samples.depth), samples.depth,
+        samples.triangle, samples.corner, samples.cover, samples.strand, samples.colour, image, shares,
     )  # fmt: skip
     _lay_glass(model, placed, lamps, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)

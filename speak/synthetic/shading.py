@@ -420,11 +420,12 @@ def shade(
     mouth: Mouth,
     eye,  # the camera's distance from the point between the eyes
     focal,  # samples per unit at distance 1
-    axis,  # (2,) samples: where the point between the eyes is in the picture
     occlusion,  # (H/2,W/2) float32: openness of crevices, from the depth buffer
     depth,  # (H,W) float32, as of `raster.Samples`
     triangle,  # (H,W) int32
     corner,  # (H,W,2) float32
+    cover,  # (H,W) float32
+    strand,  # (H,W) uint8
     colour,  # (H,W,3) float32
     image,  # (H/2,W/2,3) float32 linear RGB, the background; changed in place
     shares,  # (H/2,W/2,15) uint8: how many of a pixel's four samples show each segment; changed in place
@@ -436,25 +437,20 @@ def shade(
             mean[:] = 0
             done = 0
             for s in range(4):
-                if done & (1 << s):
-                    continue
                 sy, sx = 2 * y + s // 2, 2 * x + s % 2
-                t = triangle[sy, sx]
+                t, bare = triangle[sy, sx], 1 - cover[sy, sx]
+                for i in range(3):
+                    mean[i] += colour[sy, sx, i]
+                if bare < 0.5:
+                    shares[y, x, strand[sy, sx]] += 1
+                if t < -1 or done & (1 << s):
+                    continue
+                count = 1 if bare >= 0.5 else 0
                 if t == -1:
-                    shares[y, x, 0] += 1
+                    shares[y, x, 0] += count
                     for i in range(3):
-                        mean[i] += image[y, x, i]
+                        mean[i] += image[y, x, i] * bare
                     continue
-                if t < -1:
-                    segment = -2 - t
-                    shares[y, x, segment] += 1
-                    z = depth[sy, sx]
-                    px, py = (sx + 0.5 - axis[0]) * z / focal, -(sy + 0.5 - axis[1]) * z / focal
-                    share = 0.45 + 0.55 * lit_share(lamps, px, py, eye - z, 0.08)
-                    for i in range(3):
-                        mean[i] += colour[sy, sx, i] * share
-                    continue
-                count = 1
                 for r in range(s + 1, 4):
                     ry, rx = 2 * y + r // 2, 2 * x + r % 2
                     q = triangle[ry, rx]
@@ -464,7 +460,8 @@ def shade(
                         and abs(depth[ry, rx] - depth[sy, sx]) < 0.08
                     ):
                         done |= 1 << r
-                        count += 1
+                        bare += 1 - cover[ry, rx]
+                        count += 1 if cover[ry, rx] <= 0.5 else 0
                 segment = _shade_triangle(
                     sy,
                     sx,
@@ -487,7 +484,7 @@ def shade(
                 )
                 shares[y, x, segment] += count
                 for i in range(3):
-                    mean[i] += out[i] * count
+                    mean[i] += out[i] * bare
             for i in range(3):
                 image[y, x, i] = mean[i] / 4
 
