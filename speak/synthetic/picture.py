@@ -267,7 +267,14 @@ def project(
 
 # %% ../../nbs/synthetic/picture.ipynb #9c1e55bb
 def _lay_glass(
-    model: Model, placed: Placed, lamps: Lamps, view: View, samples: Samples, image: np.ndarray, shares: np.ndarray
+    model: Model,
+    placed: Placed,
+    lamps: Lamps,
+    softness: float,
+    view: View,
+    samples: Samples,
+    image: np.ndarray,
+    shares: np.ndarray,
 ) -> None:
     "Look through a person's lenses: changes image and shares."
     if not model.person.lenses:
@@ -284,7 +291,7 @@ def _lay_glass(
     draw_triangles(project(world, view, size), triangles, open_, whole, depth, triangle, corner)
     look_through(
         world, vertex_normals(world, triangles), triangles, np.concatenate(glass).astype(np.float32), lamps,
-        view.distance, triangle, corner, SEGMENTS.index('glasses'), image, shares,
+        softness, view.distance, triangle, corner, SEGMENTS.index('glasses'), image, shares,
     )  # fmt: skip
 
 # %% ../../nbs/synthetic/picture.ipynb #f839dedd
@@ -454,5 +461,5 @@ def draw(
         mouth, view.distance, 2 * size * view.scale * view.distance, axis, _crevices(samples.depth), samples.depth,
         samples.triangle, samples.corner, samples.colour, image, shares,
     )  # fmt: skip
-    _lay_glass(model, placed, lamps, view, samples, image, shares)
+    _lay_glass(model, placed, lamps, light.softness, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)
