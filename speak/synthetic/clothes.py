@@ -226,7 +226,7 @@ def rim(
     share = np.repeat(follows, sides) if closed else np.repeat(np.pad(follows, 3, mode='edge')[::-1], sides)
     return worn(mesh, pattern, share.astype(np.float32), **more)
 
-# %% ../../nbs/synthetic/clothes.ipynb #88b74da7
+# %% ../../nbs/synthetic/clothes.ipynb #e8160b72
 def front(q: np.ndarray) -> np.ndarray:
     "1 on the chest to 0 on the back."
     return smooth(-1.25, -0.95, q[:, 2])
@@ -247,7 +247,8 @@ def strapless(top: float = -2.55, straps: float = 0.0, wide: float = 0.12):
 
     def cut(q):
         cloth = top - height(q) + 0.1 * np.abs(q[:, 0])
-        return np.maximum(cloth, wide - np.abs(np.abs(q[:, 0]) - straps)) if straps else cloth
+        strap = np.minimum(wide - np.abs(np.abs(q[:, 0]) - straps), -1.55 - height(q))
+        return np.maximum(cloth, strap) if straps else cloth
 
     return cut
 
@@ -261,7 +262,7 @@ def open_front(top: float, bottom: float, width: float):
 
     return cut
 
-# %% ../../nbs/synthetic/clothes.ipynb #2d0c87a3
+# %% ../../nbs/synthetic/clothes.ipynb #f15890a0
 def t_shirt(rng: np.random.Generator, base: Body) -> list[Worn]:
     "A T-shirt or a pullover, with a rib around the neck."
     pattern = cloth_pattern(rng)
@@ -296,7 +297,7 @@ def turtleneck(rng: np.random.Generator, base: Body) -> list[Worn]:
 
 def bare_shoulders(rng: np.random.Generator, base: Body) -> list[Worn]:
     "A dress or a tank top."
-    straps = rng.choice([0.0, rng.uniform(0.55, 0.9)], p=[0.4, 0.6])
+    straps = rng.choice([0.0, rng.uniform(0.8, 1.2)], p=[0.4, 0.6])
     cut = strapless(rng.uniform(-2.8, -2.4), straps, rng.uniform(0.05, 0.25))
     cloth = layer(base, 0.03, cut, loose=2)
     return [worn(cloth, cloth_pattern(rng, plain=0.6), gloss=rng.uniform(0.05, 0.3), sharpness=12)]

@@ -134,7 +134,7 @@ def _cover(head: RadiusMap, brim: Brim, room: float) -> Cover:
     radius = head.at(polar, azimuth) + room
     return Cover(RadiusMap(np.where(brim.below(_rays(polar, azimuth, radius)) < 0.02, radius, np.inf)))
 
-# %% ../../nbs/synthetic/headwear.ipynb #3e9218e3
+# %% ../../nbs/synthetic/headwear.ipynb #edf68488
 def _hard(mesh: Mesh, colour: np.ndarray, gloss: float = 0.1, sharpness: float = 15.0) -> Worn:
     paint = np.tile(colour, (len(mesh.vertices), 1)).astype(np.float32)
     return Worn(*mesh, paint, 'headwear', gloss=gloss, sharpness=sharpness)
@@ -180,7 +180,8 @@ def cap(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], Cover]:
     out = np.cos(np.linspace(-1, 1, len(at)) * np.pi / 2)[None, :, None] ** 0.6
     long = np.linspace(0, rng.uniform(0.5, 0.7), 7)[:, None, None]
     ahead = np.array([0, -rng.uniform(0.15, 0.4), -1.0 if back else 1.0])
-    bend = -rng.uniform(0.1, 0.45) * (np.linspace(-1, 1, len(at)) ** 2)[None, :, None] * np.array([0, 1.0, 0]) * long
+    curved = (np.linspace(-1, 1, len(at)) ** 2)[None, :, None] * out
+    bend = -rng.uniform(0.1, 0.6) * curved * np.array([0, 1.0, 0]) * long
     visor = edge[None] + ahead * out * long + bend
     mesh = join(grid(visor, around=False), grid(visor - (0, 0.025, 0), around=False))
     second = pattern.copy()
