@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Commands', 'VALUE_OPTIONS', 'generate', 'demo', 'doctor', 'prepare_corpus', 'align_corpus', 'add_command',
            'add_weights', 'add_generate', 'add_demo', 'add_corpus', 'add_rules', 'add_work', 'add_prepare', 'add_align',
-           'add_doctor', 'make_parser', 'join_dashed_values', 'plain_output', 'sentence_of', 'main']
+           'add_doctor', 'make_parser', 'join_dashed_values', 'plain_output', 'check_given', 'sentence_of', 'main']
 
 # %% ../nbs/cli.ipynb #21162b68
 import argparse
@@ -265,6 +265,14 @@ def plain_output() -> Iterator[None]:
         finally:
             log.removeHandler(handler)
 
+# %% ../nbs/cli.ipynb #fcde899b
+def check_given(options: dict[str, Any]) -> None:
+    "`SpeakError` for a file, folder or name that is empty. Only `--cluster` may be."
+    for name, value in options.items():
+        if value == '' and name != 'cluster':
+            option = name if name in ('folder', 'file') else f'--{name}'
+            raise SpeakError(f'{option} is empty, as an unset variable of a shell leaves it: give a name.')
+
 # %% ../nbs/cli.ipynb #a615b65d
 def sentence_of(error: BaseException) -> str | None:
     "What the user is told about a mistake; None for a fault of this package."
@@ -284,6 +292,7 @@ def main(
     run = options.pop('run')
     with plain_output(), stopping(limit=5.0) as stop:
         try:
+            check_given(options)
             return run(**options) or 0
         except (KeyboardInterrupt, Exception) as e:
             error = e  # libraries may have made another error of what a signal raised

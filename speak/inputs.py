@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from .config import FPS, SAMPLE_RATE
-from .data.audio import open_soundtrack, raw_audio_chunks
+from .data.audio import audio_chunks, open_soundtrack
 from .data.faces import find_face
-from .data.files import FilePath
+from .data.files import FilePath, check_input
 from .data.head_crop import Square, apply_crop, crop_and_presence, crop_square
 from .data.images import read_image
 from .data.loudness import SpeechLevel
@@ -74,7 +74,7 @@ class AudioSource:
         self.track, self.level = track, SpeechLevel()
         self.path = audio if isinstance(audio, FilePath) else None
         if isinstance(audio, FilePath):
-            for x in raw_audio_chunks(audio, 10.0, track=track):
+            for x in audio_chunks(audio, 10.0, track=track):
                 self.level.add(x[0])
             self.rate, self.channels, _ = open_soundtrack(audio, track)
         else:
@@ -93,7 +93,7 @@ class AudioSource:
         if self.path is None:
             pieces = pieces_of(self.wave, round(seconds * SAMPLE_RATE))
         else:
-            pieces = (x[0] for x in raw_audio_chunks(self.path, seconds, track=self.track))
+            pieces = (x[0] for x in audio_chunks(self.path, seconds, track=self.track))
         return (self.level.apply(x) for x in pieces)
 
     def as_recorded(self, seconds: float = 1.0) -> Iterator[np.ndarray]:  # (C,n) float32 at `rate`
@@ -149,6 +149,7 @@ def crop_driving(
     name = f'The {name} video'
     square = shows_face = None
     if isinstance(video, FilePath):
+        check_input(video, 'a video of one person')
         if crop:
             square, shows_face = crop_and_presence(video)
         frames = video_frames(video)

@@ -28,7 +28,7 @@ from .paper.audio import stream_features
 from .paper.encoders import Codes
 from .progress import progress_bar
 from .provenance import provenance_tags
-from .tensors import float_to_uint8, uint8_to_float
+from .tensors import check_device, float_to_uint8, uint8_to_float
 from .weights import DEFAULT_WEIGHTS, find_weights, load_talker
 
 # %% ../nbs/pipeline.ipynb #13504cd4
@@ -36,15 +36,8 @@ def to_device(talker: SpeakTalker, device: str | torch.device | None = None) -> 
     """A talker on a device such as 'cpu', 'cuda' or 'mps'; None takes a CUDA device where there is one, else the CPU.
 
     Raises `SpeakError` for a device that can't be used."""
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        place = torch.device(device)
-        return talker.to(place), place
-    except (RuntimeError, AssertionError) as e:
-        reason = str(e).splitlines()[0].rstrip('.')
-        raise SpeakError(
-            f"The device '{device}' cannot be used ({reason}): leave it out, or give cpu, cuda or cuda:0."
-        ) from None
+    place = check_device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    return talker.to(place), place
 
 
 @torch.inference_mode()

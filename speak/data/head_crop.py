@@ -96,7 +96,7 @@ def box_iou(a: Box, b: Box) -> float:
     w, h = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
     both = max(0, w) * max(0, h)
     area_a, area_b = ((x.right - x.left) * (x.bottom - x.top) for x in (a, b))
-    return both / (area_a + area_b - both)
+    return both / max(area_a + area_b - both, 1e-9)
 
 
 def union_box(

@@ -112,6 +112,11 @@ class Encoders(nn.ModuleDict):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__({f: Encoder(*args, **kwargs) for f in FACTORS})
 
-    def forward(self, frames: Tensor, factors: Sequence[str] = FACTORS) -> Codes:
-        "Codes of frames (N,3,S,S), those of the named factors."
+    def forward(
+        self,
+        frames: Tensor,  # (N,3,S,S)
+        factors: Sequence[str] = FACTORS,  # whose codes are wanted
+        head_pose: Tensor | None = None,  # (N,6) for an extension that turns faces to the front; unread here
+    ) -> Codes:
+        "Codes of frames, those of the named factors."
         return Codes(**{f: self[f](frames) for f in factors})

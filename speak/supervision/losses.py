@@ -25,7 +25,7 @@ def weighted_l1(
     off = (fake - real).abs()
     return (off if weight is None else off * weight).flatten(1).mean(1)
 
-
+# %% ../../nbs/supervision/losses.ipynb #403b94b0
 def box_weight_map(boxes: Tensor, size: int, inside: float) -> Tensor:  # (B,4) -> (B,1,size,size)
     "`inside` within each box (left, top, right, bottom in pixels), 1 elsewhere; a box of NaN has no inside."
     c = torch.arange(size, device=boxes.device) + 0.5

@@ -44,7 +44,7 @@ class SupervisedOutput(NamedTuple):
     source_mouth: Tensor | None = None  # (K,8) articulators of those pictures, read from the identity code
     augmented: Readings | None = None
 
-
+# %% ../../nbs/supervision/probes.ipynb #60e602ab
 class ProbedIRFD(IRFD):
     "IRFD with probes, and a generator whose gradient reaches the encoders only in part."
 
@@ -63,7 +63,7 @@ class ProbedIRFD(IRFD):
         self.source_mouth = nn.Linear(code_dim, len(ARTICULATORS))  # of an identity code: the warp has to undo it
 
     def for_generator(self, codes: Codes) -> Codes:
-        "Codes that pass only a share of the generator's gradient on: early ones destroy what labels taught."
+        "Codes that pass only a share of the generator's gradient on: all of it would undo what labels have taught."
         share = self.encoder_grad_scale
         if share == 1:
             return codes

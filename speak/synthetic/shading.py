@@ -236,7 +236,7 @@ def _eye_look(eyes, side, x, y, z, look, normal, cornea):
     for i in range(3):
         cornea[i] /= np.sqrt(length)
 
-# %% ../../nbs/synthetic/shading.ipynb #727471b4
+# %% ../../nbs/synthetic/shading.ipynb #d8c754d9
 @njit(cache=True, error_model='numpy')
 def _tooth_look(mouth, upper, x, y, z, look):
     "Teeth: one every 9 mm in front, rounded, whiter at the edge than at the gum; gums above."
@@ -252,7 +252,7 @@ def _tooth_look(mouth, upper, x, y, z, look):
     look[WRAP], look[WRAP + 1], look[WRAP + 2] = 0.35, 0.35, 0.35
     look[GLOSS], look[SHARPNESS] = 0.45, 60.0
     sides = min(1.0, max(0.0, (z - mouth.front + 0.42) / 0.42))
-    look[OPEN] = (0.18 + 0.82 * sides) * mouth.light
+    look[OPEN] = (0.12 + 0.98 * sides * (1.0 if upper else sides)) * mouth.light
 
 # %% ../../nbs/synthetic/shading.ipynb #02a61359
 @njit(cache=True, error_model='numpy')
@@ -320,7 +320,7 @@ def _light(look, n, cornea, e, place, lamps, is_eye, is_skin, shadow_floor, out)
         for c in range(3):
             out[c] += fresnel * 0.25 * look[GLOSS] * open_ * max(0.0, lamps.sky[0, c] + 0.5 * lamps.sky[2, c])
 
-# %% ../../nbs/synthetic/shading.ipynb #c06d6e5c
+# %% ../../nbs/synthetic/shading.ipynb #03e6c4ca
 @njit(cache=True, error_model='numpy')
 def _shade_triangle(
     y, x, t, surface, skin, gloss, relief, lamps, eyes, mouth, eye, focal, occlusion, depth, triangle, corner, work, out
@@ -370,13 +370,14 @@ def _shade_triangle(
         floor = 0.5
     elif material == 2 or material == 3:
         _tooth_look(mouth, material == 2, rx, ry, rz, look)
-        floor = 0.5
+        floor = 0.75
     elif material == 4:
         rough = 0.9 + 0.2 * noise(rx * 50, ry * 50, rz * 50, 3)
         look[0], look[1], look[2] = 0.50 * rough, 0.17 * rough, 0.17 * rough
         look[WRAP], look[WRAP + 1], look[WRAP + 2], look[GLOSS], look[SHARPNESS] = 0.3, 0.2, 0.2, 0.35, 40.0
-        look[OPEN] = (0.06 + 0.75 * min(1.0, max(0.0, (rz + 0.35) / 0.45))) * mouth.light
-        floor = 0.4
+        deep = min(1.0, max(0.0, (rz + 0.30) / 0.50))
+        look[OPEN] = (0.03 + 0.55 * deep * deep) * mouth.light
+        floor = 0.2
     else:
         style = surface.styles[surface.style[t]]
         look[GLOSS], look[SHARPNESS] = style[0], style[1]

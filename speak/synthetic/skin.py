@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TONES', 'noise', 'fractal_noise', 'spots', 'Texels', 'texels', 'linear', 'SkinStyle', 'skin_colour', 'smooth',
-           'around', 'hairline', 'beard_area', 'SkinTexture', 'paint', 'paint_texture']
+           'around', 'hairline', 'crown', 'beard_area', 'SkinTexture', 'paint', 'paint_texture']
 
 # %% ../../nbs/synthetic/skin.ipynb #09a9febb
 from dataclasses import dataclass
@@ -137,15 +137,22 @@ def texels(
     points = np.ascontiguousarray(place[from_row, from_column])
     return Texels(width, rows.astype(np.int32), columns.astype(np.int32), points, masks)
 
-# %% ../../nbs/synthetic/skin.ipynb #9df5418b
+# %% ../../nbs/synthetic/skin.ipynb #d841ff4f
 def linear(*colours: tuple[int, int, int]) -> np.ndarray:
     "sRGB colours of 0 to 255 as linear RGB (N,3)."
     return (np.array(colours, np.float32) / 255) ** np.float32(2.2)
 
 
 TONES = linear(  # from light to dark
-    (247, 222, 210), (238, 206, 190), (228, 188, 165), (209, 164, 136), (180, 133, 105), (143, 101, 78), (106, 74, 57), (74, 51, 41)
-)  # fmt: skip
+    (247, 222, 210),
+    (238, 206, 190),
+    (228, 188, 165),
+    (209, 164, 136),
+    (180, 133, 105),
+    (143, 101, 78),
+    (106, 74, 57),
+    (74, 51, 41),
+)
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,7 @@ class SkinStyle:
     eye_shadow_colour: tuple[float, float, float]
     eyeliner: float
     blush: float
+    thinning: float = 0.0  # of the hair on the crown
 
 
 def skin_colour(style: SkinStyle) -> np.ndarray:
@@ -205,6 +213,12 @@ def hairline(
     return points[:, 1] - np.interp(angle, at, height + receded * back)
 
 
+def crown(points: np.ndarray) -> np.ndarray:  # (N,) in [0,1]
+    "Where hair thins first, on the canonical head: the crown."
+    away = np.hypot(points[:, 0], 0.8 * (points[:, 2] + 0.9))
+    return smooth(0.90, 0.45, away) * smooth(0.45, 0.75, points[:, 1])
+
+
 def beard_area(points: np.ndarray, lips: np.ndarray) -> np.ndarray:
     "Where a beard grows, (N,) in [0,1]: chin, cheeks up to a line, and over the upper lip."
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
@@ -213,7 +227,7 @@ def beard_area(points: np.ndarray, lips: np.ndarray) -> np.ndarray:
     moustache = smooth(-0.50, -0.54, y) * smooth(0.28, 0.20, x) * (y > -0.7)
     return np.maximum(cheeks, moustache) * (1 - np.clip(lips * 2, 0, 1))
 
-# %% ../../nbs/synthetic/skin.ipynb #452e528b
+# %% ../../nbs/synthetic/skin.ipynb #21e3237b
 @dataclass(frozen=True, eq=False)
 class SkinTexture:
     "A painted face, 2W×W texels."
@@ -224,24 +238,27 @@ class SkinTexture:
 
 
 def _wrinkles(points: np.ndarray, seed: int) -> list[np.ndarray]:
-    "Relief (N,) of the four families of wrinkles, about 1 deep: forehead, between the brows, eyes' corners, nose to mouth."
+    "Relief (N,) of four families of wrinkles, about 1 deep: forehead, frown, eyes' corners, from nose to mouth."
     ax, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     wave = fractal_noise(points, 3.0, 2, 0.5, seed)
     area = smooth(0.28, 0.36, y) * (1 - smooth(0.62, 0.75, y)) * np.exp(-((ax / 0.5) ** 4)) * smooth(-0.2, 0.1, z)
-    folds = np.clip(np.sin((y + 0.05 * wave + 0.06 * np.cos(ax * 4)) * 2 * np.pi / 0.105), -0.6, 1)
-    forehead = area * folds * (0.6 + 0.6 * np.clip(wave + 0.4, 0, 1))
+    spacing = 0.095 + 0.05 * ((seed * 0.618) % 1)
+    bent = y + 0.07 * wave + 0.05 * np.cos(ax * 4) * np.cos(points[:, 0] * 2 + seed)
+    folds = -(np.clip(np.sin(bent * 2 * np.pi / spacing), 0, 1) ** 3) + 0.2
+    patches = fractal_noise(points, 2.2, 2, 0.5, seed + 3)
+    forehead = 1.3 * area * folds * np.clip(0.55 + 1.2 * patches, 0, 1)
     area = smooth(0.0, 0.1, y) * (1 - smooth(0.25, 0.38, y)) * (z > 0.1)
     frown = -np.exp(-(((ax - 0.055 - 0.02 * wave) / 0.022) ** 2)) * area
     radius, angle = np.hypot(ax - 0.50, y + 0.01), np.arctan2(y + 0.01, ax - 0.50)
     crow = np.sin(angle * 13 + 2 * wave) * np.exp(-(((radius - 0.10) / 0.07) ** 2)) * (ax > 0.5)
-    crow = crow * smooth(-1.3, -1.0, -np.abs(angle))
+    crow = crow * smooth(-1.3, -1.0, -np.abs(angle)) * (z > -0.6)
     down = np.clip((-0.38 - y) / 0.45, 0, 1)
     away = ax - (0.205 + 0.145 * down**1.1 + 0.012 * wave)
     fold = -np.exp(-((away / np.where(away < 0, 0.018, 0.035)) ** 2))
     fold = fold * smooth(-0.36, -0.44, y) * (1 - smooth(-0.74, -0.84, y)) * (z > -0.1)
     return [forehead, frown, crow, fold]
 
-# %% ../../nbs/synthetic/skin.ipynb #7436ad54
+# %% ../../nbs/synthetic/skin.ipynb #d65c4b78
 class _Painter:
     "Layers of colour over the points of a head."
 
@@ -278,10 +295,8 @@ class _Painter:
         s, p = self.style, self.points
         if s.freckles > 0:
             where = around(p, (0.35, -0.3, 0.2), 0.45) + around(p, (0, -0.35, 0.4), 0.3) + 0.25
-            self.tint(
-                spots(p, 16.0, 0.5, 0.15, 0.42, self.seed + 31) * np.clip(where, 0, 1) * s.freckles,
-                (-0.25, -0.42, -0.5),
-            )
+            freckles = spots(p, 16.0, 0.5, 0.15, 0.42, self.seed + 31) * np.clip(where, 0, 1)
+            self.tint(freckles * s.freckles, (-0.25, -0.42, -0.5))
         if s.moles > 0:
             self.tint(spots(p, 2.2, 0.13 * s.moles, 0.03, 0.06, self.seed + 41), (-0.65, -0.65, -0.65))
         self.tint(spots(p, 5.0, 0.12, 0.05, 0.16, self.seed + 43) * s.redness * self.light, (0, -0.16, -0.16))
@@ -317,7 +332,8 @@ class _Painter:
             self.cover(0.75 * amount, np.array(s.hair) * 0.5 + self.base * 0.12)
         inside = hairline(p, s.hairline) + 0.05 * self.low
         amount = smooth(-0.03, 0.07, inside) * (1 - smooth(0.2, 0.5, self.masks['ears'])) * (p[:, 1] > -1)
-        self.cover(amount * s.scalp, np.array(s.hair) * 0.35 + self.base * 0.06)
+        amount = amount * (1 - s.thinning * crown(p))
+        self.cover(amount * s.scalp, np.array(s.hair) * 0.4 + self.base * 0.03)
         return amount
 
     def relief(self) -> np.ndarray:

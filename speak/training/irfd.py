@@ -36,7 +36,7 @@ def _reading_losses(read: Readings, label: Tensor, head_pose: Tensor, action_uni
         losses['head_pose'] = masked_l1(read.head_pose.float(), head_pose[:n])
     return losses
 
-
+# %% ../../nbs/training/irfd.ipynb #4573b8aa
 def label_losses(out: SupervisedOutput, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     "Losses of labels by name, unreduced, for a batch of `data.batches.IrfdPairs`; only those that can be formed."
     losses: dict[str, Tensor] = {}
@@ -51,7 +51,7 @@ def label_losses(out: SupervisedOutput, batch: dict[str, Tensor]) -> dict[str, T
     if out.source_mouth is not None:
         losses['source_mouth'] = masked_l1(out.source_mouth.float(), batch['source_mouth'])
     if flows := [f for f in (out.flow, out.coarse_flow) if f is not None]:
-        # Landmarks of the mouth are left out: nothing in this stage knows what is said.
+        # Without the mouth's: nothing in this stage knows what is said.
         target, source = batch['points'][:, :48], batch['source_points'][:, :48]
         ends = np.cumsum([0, *map(len, flows)])
         parts = [flow_loss(f, target[a:b], source[a:b]) for f, a, b in zip(flows, ends, ends[1:])]
@@ -70,7 +70,7 @@ def build_stage1(c: Config, start_from: str | Path) -> SupervisedIRFD:
             getattr(net, part).load_state_dict(own)
     return net
 
-
+# %% ../../nbs/training/irfd.ipynb #6583e10c
 def _accuracy(read: Readings, label: Tensor) -> Tensor:
     "Share of known emotions that the classifier names."
     label = label[: len(read.logits)]

@@ -138,19 +138,19 @@ class LogWindow:
     "Losses and waiting times since the last row of the log."
 
     def __init__(self) -> None:
-        self.asked = time.monotonic()  # when the loop began to wait for a batch
-        self.restart(self.asked)
+        self.waiting_since = time.monotonic()  # when the loop began to wait for a batch
+        self.restart(self.waiting_since)
 
     def restart(self, now: float) -> None:
         "Begin a new row."
         self.start, self.waited, self.n_steps = now, 0.0, 0
         self.sums: dict[str, float] = {}
 
-    def batch_asked(self) -> None:
-        self.asked = time.monotonic()
+    def start_waiting(self) -> None:
+        self.waiting_since = time.monotonic()
 
-    def batch_came(self) -> None:
-        self.waited += time.monotonic() - self.asked
+    def stop_waiting(self) -> None:
+        self.waited += time.monotonic() - self.waiting_since
 
     def add(self, losses: dict[str, float]) -> None:
         "The losses of a step."
@@ -240,7 +240,7 @@ def run_stage(
         for k, batch in zip(bar, batches):
             if must_stop(stop, until, acc):
                 break
-            window.batch_came()
+            window.stop_waiting()
             batch = {n: v.to(acc.device, non_blocking=True) for n, v in batch.items()}
             for optimizer in stage.optimizers.values():
                 set_learning_rate(optimizer, stage.lr_factor(k))
@@ -254,7 +254,7 @@ def run_stage(
                 files.add_row(waiting, means)
                 bar.set_postfix({n: f'{v:.3f}' for n, v in means.items()}, refresh=False)
             files.save_if_due()
-            window.batch_asked()
+            window.start_waiting()
         bar.close()
         if first < stage.steps_done:
             files.save()

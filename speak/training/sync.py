@@ -20,7 +20,7 @@ from .loop import Stage
 
 # %% ../../nbs/training/sync.ipynb #653f3922
 class SyncEmbeddings(nn.Module):
-    "SyncNet with one way through for both streams, as data parallelism wants it."
+    "SyncNet with one `forward` for both streams, as data parallelism needs it."
 
     def __init__(self, c: Config):
         super().__init__()

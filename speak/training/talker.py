@@ -10,8 +10,6 @@ __all__ = ['averaged_weights', 'convert_facial_mlp', 'export', 'build_talker', '
 # %% ../../nbs/training/talker.ipynb #e907193e
 import copy
 import dataclasses
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from torch.nn.functional import normalize
 from ..config import Config
 from ..data.batches import TalkerWindows
 from ..data.clips import N_HEAD_POINTS
+from ..data.files import atomic_folder
 from ..errors import SpeakError
 from ..model import SpeakOutput, SpeakTalker, build_irfd
 from ..paper.discriminator import Discriminator
@@ -38,7 +37,6 @@ from speak.paper.losses import (
     total_loss,
 )
 from ..paper.perceptual import Perceptual
-from ..stopping import stopping
 from speak.supervision.losses import (
     box_weight_map,
     flow_loss,
@@ -60,12 +58,11 @@ def averaged_weights(path: str | Path, name: str, config: Config) -> dict[str, T
     "The averaged weights of a network in a stage's checkpoint."
     return load_tensors(path, config)[0]['averages'][name]
 
-
+# %% ../../nbs/training/talker.ipynb #68e91797
 def convert_facial_mlp(irfd: IRFD, code_dim: int) -> dict[str, Tensor]:
     """Weights for the talker's mlp(f_I, f_P) of stage 1's mlp of all codes.
 
-    Taken are the columns of the codes that both read: identity, what the source adds, pose, in the talker's order.
-    So the warp that G_d learned goes on."""
+    Taken are the columns of the codes that both read: identity, what the source adds, pose, in the talker's order."""
     state, D, context = {k: v.clone() for k, v in irfd.mlp.state_dict().items()}, code_dim, irfd.renderer.context_dim
     weight = state['0.weight']
     pose = 0 if irfd.equations == 'printed' else 2 * D  # a sum has the codes in the same columns
@@ -76,22 +73,12 @@ def convert_facial_mlp(irfd: IRFD, code_dim: int) -> dict[str, Tensor]:
 # %% ../../nbs/training/talker.ipynb #183db09d
 def export(stage: 'TalkerStage', folder: str | Path) -> Path:
     "Averaged weights in half precision with their settings, as `SpeakPipeline.from_pretrained` takes them."
-    folder, part = Path(folder), Path(f'{folder}.part')
-    with stopping(at_once=False):
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            stage.ema_model('talker').half().save_pretrained(part)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-        except OSError as e:
-            raise SpeakError(
-                f'{folder} could not be written ({e.strerror or e}); a folder with room for the weights is needed.'
-            ) from e
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    folder = Path(folder)
+    with atomic_folder(folder) as part:
+        stage.ema_model('talker').half().save_pretrained(part)
     return folder
 
-
+# %% ../../nbs/training/talker.ipynb #812f3a86
 def build_talker(c: Config, irfd: str | Path | None, start_from: str | Path) -> SpeakTalker:
     """The talker that a run starts from.
 
@@ -109,7 +96,7 @@ def build_talker(c: Config, irfd: str | Path | None, start_from: str | Path) -> 
         talker.encoders.load_state_dict(first.encoders.state_dict())
         if not start_from and c.optim.init_from_irfd:
             talker.renderer.load_state_dict(first.renderer.state_dict())
-            talker.renderer.reset_warp_outputs()  # F is new: what G_d's latent asked for is not what it says
+            talker.renderer.reset_warp_outputs()  # they were learned for G_d's latent, and F is another
             talker.mlp.load_state_dict(convert_facial_mlp(first, c.model.code_dim))
     return talker
 
@@ -125,7 +112,7 @@ def check_frozen(c: Config, irfd: Any, start_from: Any) -> None:
                 f"'{name}' out."
             )
 
-
+# %% ../../nbs/training/talker.ipynb #691ecbfe
 def freeze_modules(talker: SpeakTalker, c: Config) -> list[str]:
     "Turn gradients off for what `frozen_modules` names; returns the frozen encoders."
     names, encoders = c.optim.frozen_modules, talker.encoders
@@ -144,7 +131,7 @@ def freeze_modules(talker: SpeakTalker, c: Config) -> list[str]:
         part.requires_grad_(False)
     return frozen
 
-
+# %% ../../nbs/training/talker.ipynb #6dd10be6
 def wanted_labels(c: Config) -> set[str]:
     "The labels that the losses need, of those that `TalkerWindows` may read."
     w = c.loss.talker_weights
@@ -163,7 +150,7 @@ def pixel_weights(batch: dict[str, Tensor], c: Config) -> Tensor:  # (BT,1,S,S)
     eyes = (torch.cat([points[:, 17:27], points[:, 36:48]], 1) + 1) * size / 2  # brows and lids; NaN weighs 1
     return weight * box_weight_map(torch.cat([eyes.amin(1), eyes.amax(1)], 1), size, c.loss.eyes_weight)
 
-
+# %% ../../nbs/training/talker.ipynb #0faf3396
 def geometry_losses(out: SpeakOutput, batch: dict[str, Tensor], c: Config) -> dict[str, Tensor]:
     "Where things lie in the picture, what covers what, and what is behind; nothing for the paper's generator."
     flow, source, w, T = out.rendered.layers, out.source, c.loss.talker_weights, batch['frames'].shape[1]
@@ -188,7 +175,7 @@ def geometry_losses(out: SpeakOutput, batch: dict[str, Tensor], c: Config) -> di
         losses['background'] = inpainting_loss(behind, uint8_to_float(batch['frames']), *both('segmentation'))
     return losses
 
-
+# %% ../../nbs/training/talker.ipynb #5d2f7b0f
 def articulation_loss(articulation: Tensor, batch: dict[str, Tensor]) -> Tensor:  # (B,T,8) -> (BT,)
     "What the audio probe is off by, where there is sound."
     true = torch.where(batch['has_sound'][:, None, None], batch['articulation'], torch.nan)
@@ -207,18 +194,11 @@ class EmotionReader:
     def loss(self, fake: Tensor, real: Tensor) -> Tensor:  # (N,3,S,S) each -> (N,)
         "Distance of the two emotion codes, each brought to length 1. Both faces are looked for where the true head is."
         with torch.no_grad():
-            if isinstance(self.encoders, FrontalizingEncoders):
-                head_pose = self.encoders(real, ('pose',)).head_pose
-                wanted = self.encoders(real, ('emotion',), head_pose).emotion
-            else:
-                wanted = self.encoders(real, ('emotion',)).emotion
-        if isinstance(self.encoders, FrontalizingEncoders):
-            found = self.encoders(fake, ('emotion',), head_pose).emotion
-        else:
-            found = self.encoders(fake, ('emotion',)).emotion
-        return distance(*(normalize(x.float(), dim=1) for x in (found, wanted)))
+            true = self.encoders(real, ('pose', 'emotion'))
+        found = self.encoders(fake, ('emotion',), true.head_pose).emotion
+        return distance(*(normalize(x.float(), dim=1) for x in (found, true.emotion)))
 
-
+# %% ../../nbs/training/talker.ipynb #7ddc130b
 class SyncJudge:
     "L_sync of the generator: eqs. 11 and 12 with a frozen SyncNet."
 

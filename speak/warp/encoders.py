@@ -94,7 +94,7 @@ class FrontalizingEncoders(HeadPoseEncoders):
     ) -> Codes:
         """Codes of frames, with `head_pose` where the pose code is wanted.
 
-        What E_e and E_i learn does not reach E_p: it has to find heads, not to please them."""
+        The gradient of E_e and E_i stops at the head pose, so that E_p learns nothing from what they read."""
         codes: dict[str, Tensor] = {}
         if 'pose' in factors:
             codes['pose'], predicted = self.predict_pose(frames)

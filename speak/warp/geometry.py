@@ -25,14 +25,14 @@ def identity_grid(height: int, width: int, device: torch.device | None = None) -
     y, x = torch.meshgrid(y, x, indexing='ij')
     return torch.stack([x, y])[None]
 
-
+# %% ../../nbs/warp/geometry.ipynb #3b02f014
 def warp(source: Tensor, flow: Tensor) -> Tensor:  # (B,C,H,W), (B,2,h,w) in [-1,1] -> (B,C,h,w)
     "Look up the source where the flow says; beyond its edge the edge goes on."
     # A network that diverges gives NaN, and on a CPU that would be read from outside of memory.
     grid = flow.nan_to_num(0.0).permute(0, 2, 3, 1)
     return F.grid_sample(source.to(flow.dtype), grid, mode='bilinear', padding_mode='border', align_corners=False)
 
-
+# %% ../../nbs/warp/geometry.ipynb #12e08275
 def upsample_flow(flow: Tensor) -> Tensor:  # (B,2,H,W) -> (B,2,2H,2W)
     "A flow for twice the height and width. Displacements are interpolated: coordinates stop at the edge pixels."
     h, w = flow.shape[2:]
@@ -88,7 +88,7 @@ def intersect_ellipsoid(
     z = (-b - (a * (1 - distance)).clamp(min=1e-4).sqrt()) / a
     return origin + z[..., None] * direction, distance
 
-
+# %% ../../nbs/warp/geometry.ipynb #753d538d
 def project(
     points: Tensor,  # (B,n,3) of a head, decimetres
     camera: HeadCamera,

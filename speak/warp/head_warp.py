@@ -45,10 +45,10 @@ class HeadSurface(NamedTuple):
     uv: Tensor  # (B,r²,2) place in the grid over the face, [-1,1] within it
     falloff: Tensor  # (B,r²,1) how far a place moves with the head: 1 inside, 0 far outside
 
-
+# %% ../../nbs/warp/head_warp.ipynb #b77489d0
 def sample_displacement(grid: Tensor, at: Tensor) -> Tensor:  # (B,3,c,c) centimetres, (B,n,2) -> (B,n,3) decimetres
     "A grid of displacements, looked up at places."
-    at = at.nan_to_num(0.0)[:, None]  # see `geometry.warp`
+    at = at.nan_to_num(0.0)[:, None]  # see `warp`
     found = F.grid_sample(grid, at, padding_mode='border', align_corners=False)
     return 0.1 * found[:, :, 0].transpose(1, 2)
 

@@ -20,7 +20,7 @@ class Matting(NamedTuple):
     "What covers each pixel, and the light."
 
     matte: Tensor  # (B,2,S,S) share of a pixel that the head covers; share of the rest that the body covers, or would
-    light: Tensor  # (B,3,N_SH) of each colour, see `relighting`
+    light: Tensor  # (B,3,N_SH) of each colour, see `warp.relighting`
 
 
 class MattingNet(UNet):
@@ -42,7 +42,7 @@ class MattingNet(UNet):
         out, low = super().forward(x)
         return Matting(out.float().sigmoid(), self.light_head(low).float().unflatten(1, (3, N_SH)))
 
-
+# %% ../../nbs/warp/matting.ipynb #de414e43
 def visible_coverage(matte: Tensor) -> Tensor:  # (B,2,S,S) -> (B,2,S,S)
     "Which share of each pixel of the picture shows head and body: what a head hides of a body is not seen."
     head, body = matte[:, :1], matte[:, 1:]

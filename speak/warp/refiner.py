@@ -22,5 +22,5 @@ class OutputRefiner(UNet):
         nn.init.zeros_(self.out.bias)
 
     def refine(self, image: Tensor, *clues: Tensor) -> Tensor:  # (B,3,S,S), (B,·,S,S) each -> (B,3,S,S)
-        "The frame, put right by what the clues show."
+        "The frame with its correction, which is computed from the frame and the clues."
         return image + self(torch.cat([image, *(x.to(image.dtype) for x in clues)], 1))[0]

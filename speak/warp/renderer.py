@@ -47,7 +47,7 @@ class WarpSource(NamedTuple):
         codes = self.identity[rows], self.context[rows], self.camera.take(rows)
         return WarpSource(*codes, matte, light, shape, background, image, features)
 
-
+# %% ../../nbs/warp/renderer.ipynb #8a3fef58
 class LayeredFlow(NamedTuple):
     "Where each place of a frame lies in the picture, in [-1,1], and what covers it."
 
@@ -225,7 +225,7 @@ class WarpNetworks(Renderer):
                 self.blocks.append(WarpBlock(inp, out, latent, facial, width[r], last=r == size))
 
     def reset_warp_outputs(self) -> None:
-        "Flow steps and masks that fit another latent would tear the face: forget them, and trust the picture."
+        "Forget flow steps and masks, which were learned for another latent, and trust the warped picture."
         for block in self.blocks:
             if isinstance(block, WarpBlock):
                 block.reset_warp_outputs(1.0)

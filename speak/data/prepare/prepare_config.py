@@ -40,6 +40,8 @@ class PrepareConfig:
                 f'Clips of {self.shortest_s} to {self.longest_s} s cannot be: shortest_s must be more than 0 '
                 'and at most longest_s.'
             )
+        if self.track < 0:
+            raise SpeakError(f'A sound track of number {self.track} cannot be: tracks are numbered from 1.')
         if self.detector not in DETECTORS:
             choose_detector(self.detector)
 

@@ -182,9 +182,9 @@ class FolderClips:
         return None if path is None else _load_landmarks(path, self.table['clip'][i])
 
     def sound(self, i: int) -> Iterator[np.ndarray] | None:
-        "Pieces of (n,) float32."
+        "Pieces of (n,) float32 in [-1,1]."
         path = self.file(i, 'audio')
-        return None if path is None else audio_chunks(path)
+        return None if path is None else (x[0].clip(-1, 1) for x in audio_chunks(path))
 
     def pictures(self, i: int, at: list[int], size: int) -> list[np.ndarray]:
         "Frames `at` of a clip, uint8 (size,size,3), padded to a square."

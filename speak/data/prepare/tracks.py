@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CUT_RATIO', 'CUT_FLOOR', 'TRACK_IOU', 'MAX_GAP_S', 'DETECTION_INTERVAL', 'BUFFER_RADIUS', 'MAX_TRACK_BYTES',
-           'REASONS', 'ShotDetector', 'box_iou', 'FaceTrack', 'Rejection', 'follow_face']
+           'REASONS', 'ShotDetector', 'FaceTrack', 'Rejection', 'follow_face']
 
 # %% ../../../nbs/data/prepare/tracks.ipynb #e44c1749
 from collections import deque
@@ -16,6 +16,7 @@ from PIL import Image
 
 from ...config import FPS
 from ..faces import Box
+from ..head_crop import box_iou
 from .head_boxes import ENLARGE_BY
 
 # %% ../../../nbs/data/prepare/tracks.ipynb #30dde5bd
@@ -48,14 +49,6 @@ DETECTION_INTERVAL = FPS // 5  # frames from one detection to the next; boxes th
 # never reach further.
 BUFFER_RADIUS = 1.8
 MAX_TRACK_BYTES = 2**30  # of pictures held for one track
-
-
-def box_iou(a: Box, b: Box) -> float:
-    "Intersection over union of two boxes."
-    w, h = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
-    both = max(0, w) * max(0, h)
-    areas = ((x.right - x.left) * (x.bottom - x.top) for x in (a, b))
-    return both / max(sum(areas) - both, 1e-9)
 
 # %% ../../../nbs/data/prepare/tracks.ipynb #3c2c4afa
 class FaceTrack:

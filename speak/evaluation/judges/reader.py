@@ -8,8 +8,6 @@ __all__ = ['JUDGE_FILES', 'JudgeNets', 'find_judges', 'save_judges', 'describe_a
 
 # %% ../../../nbs/evaluation/judges/reader.ipynb #8419170c
 import json
-import os
-import shutil
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.batches import MOUTH_SCALE
+from ...data.files import atomic_folder
 from ...data.head_pose import POSE_SCALE
 from ...data.landmarks import mouth_box
 from ...errors import SpeakError
 from .nets import CropNet, FaceNet, crop_face
 from ...labels import EMOTIONS
 from ...paper.syncnet import SyncNet, crop_mouth
-from ...stopping import stopping
 
 # %% ../../../nbs/evaluation/judges/reader.ipynb #27cf5846
 class JudgeNets(nn.Module):
@@ -95,27 +93,15 @@ def find_judges(name: str | Path) -> Path:
 def save_judges(judges: JudgeNets, folder: str | Path) -> Path:
     "Half-precision weights, and settings with accuracies as JSON; the folder is complete or the earlier one."
     folder = Path(folder)
-    part = folder.with_name(f'{folder.name}.{os.getpid()}.part')
     weights = {
         k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu()
         for k, v in judges.state_dict().items()
     }
     text = dict(settings=judges.settings, accuracy=judges.accuracy, training=judges.training_note)
-    with stopping(at_once=False):
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            save_file(weights, part / 'judges.safetensors')
-            (part / 'judges.safetensors').chmod(0o644)
-            (part / 'judges.json').write_text(json.dumps(text, indent=1), encoding='utf8')
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-        except OSError as e:
-            raise SpeakError(
-                f"{folder} could not be written ({e.strerror or e}); a folder with room for the judges is needed."
-            ) from e
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with atomic_folder(folder) as part:
+        save_file(weights, part / 'judges.safetensors')
+        (part / 'judges.safetensors').chmod(0o644)
+        (part / 'judges.json').write_text(json.dumps(text, indent=1), encoding='utf8')
     return folder
 
 # %% ../../../nbs/evaluation/judges/reader.ipynb #5d19971b
