@@ -299,7 +299,14 @@ def project(
 
 # %% ../../nbs/synthetic/picture.ipynb #9c1e55bb
 def _lay_glass(
-    model: Model, placed: Placed, lamps: Lamps, view: View, samples: Samples, image: np.ndarray, shares: np.ndarray
+    model: Model,
+    placed: Placed,
+    lamps: Lamps,
+    softness: float,
+    view: View,
+    samples: Samples,
+    image: np.ndarray,
+    shares: np.ndarray,
 ) -> None:
     "Look through a person's lenses: changes image and shares."
     if not model.person.lenses:
@@ -316,7 +323,7 @@ def _lay_glass(
     draw_triangles(project(world, view, size), triangles, open_, whole, depth, triangle, corner)
     look_through(
         world, vertex_normals(world, triangles), triangles, np.concatenate(glass).astype(np.float32), lamps,
-        view.distance, triangle, corner, SEGMENTS.index('glasses'), image, shares,
+        softness, view.distance, triangle, corner, SEGMENTS.index('glasses'), image, shares,
     )  # fmt: skip
 
 # %% ../../nbs/synthetic/picture.ipynb #f839dedd
@@ -509,5 +516,5 @@ def draw(
         mouth, view.distance, 2 * size * view.scale * view.distance, _crevices(samples.depth), samples.depth,
         samples.triangle, samples.corner, samples.cover, samples.strand, samples.colour, image, shares,
     )  # fmt: skip
-    _lay_glass(model, placed, lamps, view, samples, image, shares)
+    _lay_glass(model, placed, lamps, light.softness, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)
