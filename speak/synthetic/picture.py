@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from scipy.ndimage import uniform_filter, zoom
 
 from ..labels import FACE_ACTIONS
@@ -30,7 +31,7 @@ from speak.synthetic.raster import (
     visible_strands,
 )
 from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person, Worn
-from .shading import Eyes, Lamps, Mouth, Surface, shade
+from .shading import Eyes, Lamps, Mouth, Surface, look_through, shade
 from .skin import SkinStyle, SkinTexture, paint, paint_texture, skin_colour, smooth
 from .visemes import sides
 
@@ -297,6 +298,28 @@ def project(
     x, y = size * view.eyes[0] + k * world[..., 0], size * view.eyes[1] - k * world[..., 1]
     return np.stack([x, y, depth], -1).astype(np.float32)
 
+# %% ../../nbs/synthetic/picture.ipynb #9c1e55bb
+def _lay_glass(
+    model: Model, placed: Placed, lamps: Lamps, view: View, samples: Samples, image: np.ndarray, shares: np.ndarray
+) -> None:
+    "Look through a person's lenses: changes image and shares."
+    if not model.person.lenses:
+        return
+    starts = np.cumsum([0] + [len(lens.vertices) for lens in model.person.lenses])
+    rest = np.concatenate([lens.vertices for lens in model.person.lenses])
+    triangles = np.concatenate([lens.triangles + start for lens, start in zip(model.person.lenses, starts)])
+    glass = [np.tile([*lens.transmission, lens.reflection], (len(lens.triangles), 1)) for lens in model.person.lenses]
+    world = ((rest - PIVOT) @ placed.head.T.astype(np.float32) - placed.eyes).astype(np.float32)
+    triangles = np.ascontiguousarray(triangles, np.int32)
+    size = samples.depth.shape[0]
+    depth, triangle, corner = samples.depth.copy(), np.full((size, size), -1, np.int32), np.zeros_like(samples.corner)
+    open_, whole = np.zeros(len(triangles), np.uint8), np.ones(len(world), np.float32)
+    draw_triangles(project(world, view, size), triangles, open_, whole, depth, triangle, corner)
+    look_through(
+        world, vertex_normals(world, triangles), triangles, np.concatenate(glass).astype(np.float32), lamps,
+        view.distance, triangle, corner, SEGMENTS.index('glasses'), image, shares,
+    )  # fmt: skip
+
 # %% ../../nbs/synthetic/picture.ipynb #f839dedd
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -310,12 +333,27 @@ class Picture:
     view: View
 
 
-def _strands_of(hair: Hair, model: Model, placed: Placed, count: int) -> np.ndarray:
+@njit(cache=True, error_model='numpy')
+def _moved(points, follows, head, body, pivot, shift):
+    "Points (S,K,3) that turn with head and body by shares (S,K), about a pivot."
+    out = np.empty(points.shape, np.float32)
+    for s in range(points.shape[0]):
+        for k in range(points.shape[1]):
+            x, y, z = points[s, k, 0] - pivot[0], points[s, k, 1] - pivot[1], points[s, k, 2] - pivot[2]
+            share = follows[s, k]
+            for i in range(3):
+                with_head = head[i, 0] * x + head[i, 1] * y + head[i, 2] * z
+                if share < 1:
+                    with_body = body[i, 0] * x + body[i, 1] * y + body[i, 2] * z
+                    with_head = with_head * share + with_body * (1 - share)
+                out[s, k, i] = with_head - shift[i]
+    return out
+
+
+def _strands_of(hair: Hair, placed: Placed, count: int) -> np.ndarray:
     "Points (S,K,3) of the first strands in the world."
-    rest = hair.points[:count] - PIVOT
-    share = hair.follows[:count, :, None]
-    head, body = placed.head.T.astype(np.float32), placed.body.T.astype(np.float32)
-    return (rest @ head * share + rest @ body * (1 - share) - placed.eyes).astype(np.float32)
+    shift = placed.eyes.astype(np.float32)
+    return _moved(hair.points[:count], hair.follows[:count], placed.head, placed.body, PIVOT, shift)
 
 
 def _face_strands_of(hair: FaceHair, placed: Placed, count: int) -> np.ndarray:
@@ -342,10 +380,13 @@ def _draw_hair(model: Model, placed: Placed, light: Light, view: View, samples: 
     for hair in (*model.person.hair, *model.person.face_hair):
         count, width = visible_strands(len(hair.points), hair.width * focal / view.distance)
         on_face = isinstance(hair, FaceHair)
-        world = _face_strands_of(hair, placed, count) if on_face else _strands_of(hair, model, placed, count)
+        world = _face_strands_of(hair, placed, count) if on_face else _strands_of(hair, placed, count)
+        points = project(world, view, size)
+        order = np.argsort(points[:, points.shape[1] // 2, 2])  # the nearest first: what is hidden costs little
+        world, points = world[order], points[order]
         draw_strands(
-            world, project(world, view, size), np.full(count, width, np.float32), hair.taper, hair.colour[:count],
-            SEGMENTS.index(hair.segment), centre, hair.root_light, view.distance, light.lamps, light.colours, light.sky,
+            world, points, np.full(count, width, np.float32), hair.taper, hair.colour[:count][order],
+            SEGMENTS.index(hair.segment), centre, hair.root_light, hair.shine, view.distance, light.lamps, light.colours, light.sky,
             0.012 if on_face else 0.0, samples.depth, samples.triangle, samples.colour,
         )  # fmt: skip
         if not on_face:
@@ -368,8 +409,8 @@ def _shadow_map(
     depth = np.full((size, size), FAR, np.float32)
     draw_depth(world @ to_map[:, :3].T + to_map[:, 3], model.casts_shadow, depth)
     for points in strands:
-        half = points[::2]
-        draw_depth_lines(half @ to_map[:, :3].T + to_map[:, 3], max(1.0, 2.0 * 0.02 * scale), depth)
+        some = points[::3, :: 1 + (points.shape[1] > 12)]
+        draw_depth_lines(some @ to_map[:, :3].T + to_map[:, 3], max(1.0, 0.05 * scale), depth)
     return depth, to_map
 
 # %% ../../nbs/synthetic/picture.ipynb #259f51f1
@@ -464,4 +505,5 @@ def draw(
         mouth, view.distance, 2 * size * view.scale * view.distance, axis, _crevices(samples.depth), samples.depth,
         samples.triangle, samples.corner, samples.colour, image, shares,
     )  # fmt: skip
+    _lay_glass(model, placed, lamps, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)

@@ -69,6 +69,7 @@ class Hair:
     width: float  # at the root, in units
     taper: float = 0.5  # share of the width that is lost to the tip
     root_light: float = 0.55  # light at the root, as a share of that at the tip
+    shine: float = 1.0  # strength of highlights
     segment: str = 'hair'
 
 
@@ -83,6 +84,7 @@ class FaceHair:
     width: float
     taper: float = 0.6
     root_light: float = 0.85
+    shine: float = 0.5
     segment: str = 'brows'
 
 # %% ../../nbs/synthetic/scene.ipynb #0fc85deb

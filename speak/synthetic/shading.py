@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATTERNS', 'COLOUR', 'WRAP', 'GLOSS', 'SHARPNESS', 'OPEN', 'Surface', 'Lamps', 'Eyes', 'Mouth', 'lit_share',
-           'cloth_colour', 'shade']
+           'cloth_colour', 'shade', 'look_through']
 
 # %% ../../nbs/synthetic/shading.ipynb #728a8842
 from typing import NamedTuple
@@ -83,44 +83,67 @@ def lit_share(lamps, x, y, z, bias):
     return total / 9
 
 # %% ../../nbs/synthetic/shading.ipynb #e2f215ae
-PATTERNS = ('plain', 'stripes', 'plaid', 'suit', 'print')
+PATTERNS = (
+    'plain',
+    'stripes',
+    'stripes_down',
+    'diagonal',
+    'plaid',
+    'dots',
+    'print',
+    'flowers',
+    'camouflage',
+    'heather',
+)
+
+
+@njit(cache=True, error_model='numpy')
+def _printed(p, x, y, z):
+    "Which of the three colours is printed at a place, 0 to 2, for patterns of patches."
+    kind, f, seed = int(p[0]), p[10], int(p[13])
+    if kind == 1:
+        at = y * f + 1.5 * np.sin(x * 0.7 + p[12])
+        return 1 if np.sin(at) > 0.2 else (2 if np.sin(at * 0.5) > 0.93 else 0)
+    if kind == 2:
+        return 1 if np.sin((x + 0.25 * np.sign(x) * z) * f) > 0.55 else 0
+    if kind == 3:
+        at = np.sin((x + (0.7 + p[12]) * y) * f)
+        return 1 if at > 0.45 else (2 if at < -0.93 else 0)
+    if kind == 5:
+        u, v = x * f * 0.35, y * f * 0.35
+        u += 0.5 * (np.floor(v) % 2)
+        du, dv = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
+        return 1 if du * du + dv * dv < 0.06 + 0.1 * min(abs(p[12]), 0.5) else 0
+    n = noise(x * f * 0.3, y * f * 0.3, z * f * 0.3, seed)
+    if kind == 6:
+        return 1 if n > 0.25 else (2 if n < -0.45 else 0)
+    if kind == 7:
+        n += 0.5 * noise(x * f * 0.9, y * f * 0.9, z * f * 0.9, seed + 1)
+        return 1 if n > 0.45 else (2 if n < -0.55 else 0)
+    m = noise(x * f * 0.25 + 9, y * f * 0.25, z * f * 0.25, seed + 2)
+    return 1 if n > 0.1 else (2 if m > 0.15 else 0)
 
 
 @njit(cache=True, error_model='numpy')
 def cloth_colour(p, x, y, z, out):
     """Write the colour of cloth at a place at rest into `out` (3,).
 
-    `p` (16,): pattern, three colours of three numbers, frequency, knit, a tie's presence, seed, the neck opening's depth"""
+    `p` (16,): pattern, three colours of three numbers, frequency, knit, slant, seed, and two that are free"""
     kind = int(p[0])
-    ax = abs(x)
     c = 1
-    if kind == 1 and np.sin(y * p[10]) > 0.2:
-        c = 4
-    elif kind == 4 and noise(x * p[10] * 0.3, y * p[10] * 0.3, z * p[10] * 0.3, int(p[13])) > 0.25:
-        c = 4
+    if kind != 0 and kind != 4 and kind != 9:
+        c = 1 + 3 * _printed(p, x, y, z)
     out[0], out[1], out[2] = p[c], p[c + 1], p[c + 2]
-    if kind == 2:
+    if kind == 4:
         if np.sin(y * p[10]) > 0.3:
             for i in range(3):
                 out[i] = 0.5 * (out[i] + p[4 + i])
-        if np.sin(x * p[10]) > 0.3:
+        if np.sin((x + 0.25 * np.sign(x) * z) * p[10]) > 0.3:
             for i in range(3):
                 out[i] = 0.5 * (out[i] + p[7 + i])
-    elif kind == 3 and z > -1.4:
-        opening = 0.30 * (y + 3.6)
-        if ax < opening:
-            out[0], out[1], out[2] = p[4], p[5], p[6]
-            if p[12] > 0.5 and ax < 0.10 - 0.03 * (y + 1.7) and y < -1.62:
-                stripe = 1.35 if np.sin((x + y * 0.7) * 28) > 0.3 and p[12] > 0.75 else 1.0
-                for i in range(3):
-                    out[i] = p[7 + i] * stripe
-        elif ax < opening + 0.24:
-            k = 0.5 if ax > opening + 0.21 else 0.85
-            for i in range(3):
-                out[i] *= k
     weave = (
         1
-        + (0.05 + 0.10 * p[11]) * noise(x * 55, y * (55 - 35 * p[11]), z * 55, 9)
+        + (0.05 + 0.10 * p[11] + (0.25 if kind == 9 else 0.0)) * noise(x * 55, y * (55 - 35 * p[11]), z * 55, 9)
         + 0.06 * noise(x * 12, y * 12, z * 12, 10)
     )
     for i in range(3):
@@ -467,3 +490,69 @@ def shade(
                     mean[i] += out[i] * count
             for i in range(3):
                 image[y, x, i] = mean[i] / 4
+
+# %% ../../nbs/synthetic/shading.ipynb #9c1e55ab
+@njit(cache=True, error_model='numpy')
+def _reflected(n, e, sky, directions, colours, softness, out):
+    "What a mirror with normal `n` shows towards `e`, into `out` (3,)."
+    along = 2 * (n[0] * e[0] + n[1] * e[1] + n[2] * e[2])
+    rx, ry, rz = along * n[0] - e[0], along * n[1] - e[1], along * n[2] - e[2]
+    room = 0.35 + 1.1 * max(0.0, noise(rx * 4 + 7, ry * 4, rz * 4, 77) + 0.15)
+    for c in range(3):
+        out[c] = max(0.0, sky[0, c] + 1.2 * (sky[1, c] * rx + sky[2, c] * ry + sky[3, c] * rz)) * room
+    inner, outer = 0.996 - 0.02 * softness, 0.990 - 0.03 * softness
+    for k in range(directions.shape[0]):
+        near = rx * directions[k, 0] + ry * directions[k, 1] + rz * directions[k, 2]
+        glint = min(1.0, max(0.0, (near - outer) / (inner - outer)))
+        for c in range(3):
+            out[c] += colours[k, c] * glint * (12 - 8 * softness)
+
+
+@njit(cache=True, error_model='numpy')
+def look_through(
+    world,  # (N,3) float32: the lenses' vertices
+    normals,  # (N,3) float32
+    triangles,  # (T,3) int32
+    glass,  # (T,4) float32: shares of red, green and blue that pass, and the strength of reflections
+    lamps: Lamps,
+    eye,  # the camera's distance from the point between the eyes
+    triangle,  # (H,W) int32: the lens's triangle that a sample shows, -1 for none
+    corner,  # (H,W,2) float32
+    label,  # of glasses, in `scene.SEGMENTS`
+    image,  # (H/2,W/2,3) float32, changed in place
+    shares,  # (H/2,W/2,15) uint8, changed in place: behind dark glass a pixel shows glasses
+):
+    "Lay glass over a picture."
+    n, e, mirror = np.zeros(3), np.zeros(3), np.zeros(3)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            count, sy, sx = 0, 0, 0
+            for s in range(4):
+                if triangle[2 * y + s // 2, 2 * x + s % 2] >= 0:
+                    count, sy, sx = count + 1, 2 * y + s // 2, 2 * x + s % 2
+            if count == 0:
+                continue
+            t, w1, w2 = triangle[sy, sx], corner[sy, sx, 0], corner[sy, sx, 1]
+            a, b, c = triangles[t]
+            for i in range(3):
+                n[i] = normals[a, i] * (1 - w1 - w2) + normals[b, i] * w1 + normals[c, i] * w2
+                e[i] = -(world[a, i] * (1 - w1 - w2) + world[b, i] * w1 + world[c, i] * w2)
+            e[2] += eye
+            e /= np.sqrt((e * e).sum())
+            n /= np.sqrt((n * n).sum()) + 1e-9
+            facing = (n * e).sum()
+            if facing < 0:
+                n *= -1
+            _reflected(n, e, lamps.sky, lamps.directions, lamps.colours, lamps.softness, mirror)
+            fresnel = min(1.0, glass[t, 3] * (0.05 + 0.95 * (1 - abs(facing)) ** 5))
+            for i in range(3):
+                through = image[y, x, i] * glass[t, i] * (1 - fresnel) + mirror[i] * fresnel
+                image[y, x, i] += (through - image[y, x, i]) * count / 4
+            if glass[t, 0] + glass[t, 1] + glass[t, 2] < 1.5:
+                for _ in range(count - shares[y, x, label]):
+                    most = 0
+                    for i in range(shares.shape[2]):
+                        if i != label and shares[y, x, i] > shares[y, x, most] or most == label:
+                            most = i
+                    shares[y, x, most] -= 1
+                    shares[y, x, label] += 1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TONES', 'noise', 'fractal_noise', 'spots', 'Texels', 'texels', 'linear', 'SkinStyle', 'skin_colour', 'smooth',
-           'around', 'hairline', 'beard_area', 'SkinTexture', 'paint', 'paint_texture']
+           'around', 'hairline', 'crown', 'beard_area', 'SkinTexture', 'paint', 'paint_texture']
 
 # %% ../../nbs/synthetic/skin.ipynb #09a9febb
 from dataclasses import dataclass
@@ -177,6 +177,7 @@ class SkinStyle:
     eye_shadow_colour: tuple[float, float, float]
     eyeliner: float
     blush: float
+    thinning: float = 0.0  # of the hair on the crown
 
 
 def skin_colour(style: SkinStyle) -> np.ndarray:
@@ -212,6 +213,12 @@ def hairline(
     return points[:, 1] - np.interp(angle, at, height + receded * back)
 
 
+def crown(points: np.ndarray) -> np.ndarray:  # (N,) in [0,1]
+    "Where hair thins first, on the canonical head: the crown."
+    away = np.hypot(points[:, 0], 0.8 * (points[:, 2] + 0.9))
+    return smooth(0.90, 0.45, away) * smooth(0.45, 0.75, points[:, 1])
+
+
 def beard_area(points: np.ndarray, lips: np.ndarray) -> np.ndarray:
     "Where a beard grows, (N,) in [0,1]: chin, cheeks up to a line, and over the upper lip."
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
@@ -244,14 +251,14 @@ def _wrinkles(points: np.ndarray, seed: int) -> list[np.ndarray]:
     frown = -np.exp(-(((ax - 0.055 - 0.02 * wave) / 0.022) ** 2)) * area
     radius, angle = np.hypot(ax - 0.50, y + 0.01), np.arctan2(y + 0.01, ax - 0.50)
     crow = np.sin(angle * 13 + 2 * wave) * np.exp(-(((radius - 0.10) / 0.07) ** 2)) * (ax > 0.5)
-    crow = crow * smooth(-1.3, -1.0, -np.abs(angle))
+    crow = crow * smooth(-1.3, -1.0, -np.abs(angle)) * (z > -0.6)
     down = np.clip((-0.38 - y) / 0.45, 0, 1)
     away = ax - (0.205 + 0.145 * down**1.1 + 0.012 * wave)
     fold = -np.exp(-((away / np.where(away < 0, 0.018, 0.035)) ** 2))
     fold = fold * smooth(-0.36, -0.44, y) * (1 - smooth(-0.74, -0.84, y)) * (z > -0.1)
     return [forehead, frown, crow, fold]
 
-# %% ../../nbs/synthetic/skin.ipynb #b2dcad3a
+# %% ../../nbs/synthetic/skin.ipynb #d65c4b78
 class _Painter:
     "Layers of colour over the points of a head."
 
@@ -323,9 +330,10 @@ class _Painter:
             grain = np.clip(fractal_noise(p, 60.0, 2, 0.8, self.seed + 61) * 2 + 0.55, 0, 1)
             amount = beard_area(p, self.masks['lips']) * s.stubble * (0.35 + 0.65 * grain)
             self.cover(0.75 * amount, np.array(s.hair) * 0.5 + self.base * 0.12)
-        inside = hairline(p, s.hairline) + 0.08 * self.low + 0.06 * self.mid
-        amount = smooth(-0.06, 0.12, inside) * (1 - smooth(0.2, 0.5, self.masks['ears'])) * (p[:, 1] > -1)
-        self.cover(amount * s.scalp, np.array(s.hair) * 0.35 + self.base * 0.06)
+        inside = hairline(p, s.hairline) + 0.05 * self.low
+        amount = smooth(-0.03, 0.07, inside) * (1 - smooth(0.2, 0.5, self.masks['ears'])) * (p[:, 1] > -1)
+        amount = amount * (1 - s.thinning * crown(p))
+        self.cover(amount * s.scalp, np.array(s.hair) * 0.4 + self.base * 0.03)
         return amount
 
     def relief(self) -> np.ndarray:

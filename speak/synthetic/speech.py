@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['PER_TEMPLATE', 'SENTENCES', 'SENTENCE_SPLITS', 'VOICES', 'VISEMES', 'VISEME_TARGETS', 'VISEME_DOMINANCE', 'sentence',
-           'Voice', 'Speech', 'speak_text', 'visemes_of', 'Segments', 'articulation', 'phoneme_at', 'viseme_at']
+           'Voice', 'Speech', 'espeak_ipa', 'speak_voice', 'speak_text', 'visemes_of', 'Segments', 'articulation',
+           'phoneme_at', 'viseme_at']
 
 # %% ../../nbs/synthetic/speech.ipynb #6dd8abf9
 import ctypes
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, prod
@@ -230,9 +233,11 @@ class Speech:
     "What was said: sound and phonemes on one clock, whose zero is the first sample and the first video frame."
 
     wave: np.ndarray  # (N,) float32, 16 kHz mono, peak 0.7
-    phonemes: list  # (symbol, start_s, end_s) without gaps from 0 to the end; espeak's symbols, '_' is silence
+    # (symbol, start_s, end_s) without gaps from 0 to the end; '_' is silence. Symbols are espeak-ng's mnemonics where
+    # `speak_text` spoke, and IPA where `speak.synthetic.voices` did
+    phonemes: list
     text: str
-    voice: int  # index into `VOICES`
+    voice: int | str  # index into `VOICES`, or the name of a voice of `speak.synthetic.voices`
 
     @property
     def seconds(self) -> float:
@@ -262,17 +267,43 @@ class _Event(ctypes.Structure):  # espeak_EVENT in speak_lib.h
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 _SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME, _RATE, _PITCH, _UTF8 = 2, 1, 7, 1, 3, 1  # values of speak_lib.h
+_IPA_EVENTS, _IPA_NAMES = 2, 0x02
 _LOCK = threading.Lock()  # the library has one global state
 
 # %% ../../nbs/synthetic/speech.ipynb #33a156e6
+@contextmanager
+def _espeak_library(
+    accent: str,  # espeak-ng's name of a voice
+    ipa: bool = False,  # phonemes of events in IPA, not in espeak-ng's mnemonics
+) -> Iterator[tuple[ctypes.CDLL, int]]:  # the library, and its sampling rate
+    "espeak-ng, loaded anew and closed again, with its noise seeded and its voice chosen."
+    import _ctypes
+
+    with _LOCK:
+        lib = ctypes.CDLL(espeakng_loader.get_library_path())
+        try:
+            options = _PHONEME_EVENTS | _IPA_EVENTS * ipa
+            rate = lib.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), options)
+            if rate <= 0:
+                raise SpeakError(
+                    "The speech library espeak-ng did not start: install the package espeakng-loader again."
+                )
+            lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
+            if lib.espeak_SetVoiceByName(accent.encode()):
+                raise SpeakError(f"espeak-ng has no voice {accent!r}: install the package espeakng-loader again.")
+            yield lib, rate
+            lib.espeak_Terminate()
+        finally:  # letting go of the library forgets its state
+            (getattr(_ctypes, 'dlclose', None) or _ctypes.FreeLibrary)(lib._handle)
+
+# %% ../../nbs/synthetic/speech.ipynb #09ecdd8e
 def _espeak(
     text: str,
     voice: Voice,
     rate_wpm: int,
+    ipa: bool = False,  # symbols in IPA, not in espeak-ng's mnemonics
 ) -> tuple[np.ndarray, int, list]:  # samples (N,) int16, their rate, [(symbol, sample)] of the phonemes' starts
     "A text's sound as espeak-ng gives it."
-    import _ctypes
-
     sound, marks = [], []
 
     @_CALLBACK
@@ -282,34 +313,38 @@ def _espeak(
         i = 0
         while events[i].type:
             if events[i].type == _PHONEME:
-                marks.append((events[i].id.string.decode(), events[i].sample))
+                symbol = events[i].id.string.decode(errors='ignore')
+                marks.append((symbol or '_', events[i].sample))  # silence has no name in IPA
             i += 1
         return 0
 
-    with _LOCK:
-        lib = ctypes.CDLL(espeakng_loader.get_library_path())
-        try:
-            rate = lib.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _PHONEME_EVENTS)
-            if rate <= 0:
-                raise SpeakError(
-                    "The speech library espeak-ng did not start: install the package espeakng-loader again."
-                )
-            lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
-            lib.espeak_SetSynthCallback(collect)
-            if lib.espeak_SetVoiceByName(voice.espeak.encode()):
-                raise SpeakError(f"espeak-ng has no voice {voice.espeak!r}: install the package espeakng-loader again.")
-            lib.espeak_SetParameter(_RATE, rate_wpm, 0)
-            lib.espeak_SetParameter(_PITCH, voice.pitch, 0)
-            data = text.encode()
-            lib.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 1, 0, _UTF8, None, None)
-            lib.espeak_Synchronize()
-            lib.espeak_Terminate()
-        finally:  # letting go of the library forgets its state
-            (getattr(_ctypes, 'dlclose', None) or _ctypes.FreeLibrary)(lib._handle)
+    with _espeak_library(voice.espeak, ipa) as (lib, rate):
+        lib.espeak_SetSynthCallback(collect)
+        lib.espeak_SetParameter(_RATE, rate_wpm, 0)
+        lib.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        data = text.encode()
+        lib.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 1, 0, _UTF8, None, None)
+        lib.espeak_Synchronize()
     return np.frombuffer(b''.join(sound), np.int16), rate, marks
 
+# %% ../../nbs/synthetic/speech.ipynb #914eee71
+def espeak_ipa(
+    text: str,
+    accent: str,  # espeak-ng's name of a voice, such as 'en-us' or 'fr'
+) -> list[list[list[str]]]:  # clauses of words of sounds
+    "How a text is pronounced: IPA of each sound, with marks of stress, length and tone."
+    data = ctypes.create_string_buffer(text.encode() + bytes(8))
+    at, clauses = ctypes.c_void_p(ctypes.addressof(data)), []
+    with _espeak_library(accent) as (lib, _):
+        lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        while at.value:
+            names = lib.espeak_TextToPhonemes(ctypes.byref(at), _UTF8, _IPA_NAMES | ord('_') << 8).decode()
+            words = [[s for s in word.split('_') if s.strip()] for word in names.split()]
+            clauses.append([word for word in words if word])
+    return [words for words in clauses if words]
+
 # %% ../../nbs/synthetic/speech.ipynb #8a347727
-_PLOSIVES = ('p', 'b', 't', 'd', 'k', 'g')  # and the affricates tS, dZ
+_PLOSIVES = ('p', 'b', 't', 'd', 'k', 'g', 'ɡ')  # the last is IPA's g; and the affricates tS, dZ
 
 
 def _bare(symbol: str) -> str:
@@ -349,6 +384,25 @@ def _phonemes(
     return [(s, float(a), float(b)) for (s, a), b in zip(found, ends)]
 
 
+def speak_voice(
+    text: str,
+    voice: Voice,
+    name: int | str,  # for `Speech.voice`
+    ipa: bool = False,  # phonemes in IPA, not in espeak-ng's mnemonics
+) -> Speech:
+    "The text in a voice of espeak-ng; `SpeakError` where the text has no words."
+    samples, rate, marks = _espeak(text, voice, int(voice.rate_wpm), ipa)
+    if not any(not s.startswith('_') for s, _ in marks) or not samples.any():
+        raise SpeakError(f"The text {text[:40]!r} has nothing to speak: give at least one word.")
+    starts = _closure_starts(samples, rate, marks)
+    g = gcd(SAMPLE_RATE, rate)
+    wave = resample_poly(samples.astype(np.float64), SAMPLE_RATE // g, rate // g)
+    wave *= _PEAK / np.abs(wave).max()
+    wave = np.pad(wave, (round(_LEAD_S * SAMPLE_RATE), round(_TAIL_S * SAMPLE_RATE))).astype(np.float32)
+    phonemes = _phonemes([s for s, _ in marks], [_LEAD_S + s / rate for s in starts], len(wave) / SAMPLE_RATE)
+    return Speech(wave, phonemes, text, name)
+
+
 def speak_text(
     text: str,  # English
     voice: int = 0,  # index into `VOICES`
@@ -364,16 +418,7 @@ def speak_text(
         rate_wpm = v.rate_wpm
     if not 80 <= rate_wpm <= 450:
         raise SpeakError(f"{rate_wpm} words a minute cannot be spoken: choose 80 to 450.")
-    samples, rate, marks = _espeak(text, v, int(rate_wpm))
-    if not any(not s.startswith('_') for s, _ in marks) or not samples.any():
-        raise SpeakError(f"The text {text[:40]!r} has nothing to speak: give at least one word.")
-    starts = _closure_starts(samples, rate, marks)
-    g = gcd(SAMPLE_RATE, rate)
-    wave = resample_poly(samples.astype(np.float64), SAMPLE_RATE // g, rate // g)
-    wave *= _PEAK / np.abs(wave).max()
-    wave = np.pad(wave, (round(_LEAD_S * SAMPLE_RATE), round(_TAIL_S * SAMPLE_RATE))).astype(np.float32)
-    phonemes = _phonemes([s for s, _ in marks], [_LEAD_S + s / rate for s in starts], len(wave) / SAMPLE_RATE)
-    return Speech(wave, phonemes, text, int(voice))
+    return speak_voice(text, v._replace(rate_wpm=int(rate_wpm)), int(voice))
 
 # %% ../../nbs/synthetic/speech.ipynb #a305ca36
 _TABLE = {  #          targets:                                       dominances:
