@@ -6,15 +6,15 @@
 __all__ = ['UNIT_ACTIONS', 'PROTOTYPES', 'LEVEL_STRENGTH', 'EYE_YAW', 'EYE_PITCH', 'units', 'FaceStyle', 'sample_face_style',
            'mirrored', 'styled_emotion', 'emotion_weights', 'gaze_actions', 'random_face']
 
-# %% ../../nbs/synthetic/expressions.ipynb #3b9efb7e
+# %% ../../nbs/synthetic/expressions.ipynb #207b8fff
 from typing import NamedTuple
 
 import numpy as np
 
 from ..labels import EMOTIONS, FACE_ACTIONS
+from .phonetics import VISEMES
 from speak.synthetic.visemes import (
     ACTION,
-    VISEMES,
     combine,
     face_weights,
     mouth_actions,
@@ -253,7 +253,8 @@ def gaze_actions(
         out[..., ACTION[name]] = np.maximum(value, 0)
     return out
 
-# %% ../../nbs/synthetic/expressions.ipynb #aaba188f
+# %% ../../nbs/synthetic/expressions.ipynb #a0cedf7b
+_SIDEWAYS = ('jawLeft', 'jawRight', 'mouthLeft', 'mouthRight')  # both together would be none
 _ALONE = tuple(
     n for n in FACE_ACTIONS if not n.startswith(('eyeLook', 'eyeBlink')) and n not in ('mouthClose', 'tongueOut')
 )
@@ -290,7 +291,7 @@ def random_face(rng: np.random.Generator) -> np.ndarray:  # (52,) in [0,1]
         name = _ALONE[k]
         value = rng.uniform(0.1, 0.7)
         emotion[ACTION[name]] += value
-        if rng.random() < 0.75:
+        if rng.random() < 0.75 and name not in _SIDEWAYS:
             emotion[ACTION[_other_side(name)]] = max(emotion[ACTION[_other_side(name)]], value * rng.uniform(0.7, 1))
     if rng.random() < 0.12:
         emotion[ACTION['jawOpen']] += rng.uniform(0.1, 0.7)
