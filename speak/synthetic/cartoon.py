@@ -17,7 +17,8 @@ from scipy.spatial import Delaunay
 from ..caches import njit_cached
 from ..data.clips import N_HEAD_POINTS, N_SURFACE_POINTS
 from ..labels import ACTION_UNITS, ARTICULATORS
-from .corpus import N_IDENTITIES, Clip, ClipTracks, GroundTruthFlow, HeadPose
+from ..data.head_pose import HeadPlacement
+from .corpus import N_IDENTITIES, Clip, ClipTracks, GroundTruthFlow
 from .motion import seeded_rng
 from .motion import smoothstep as _step
 
@@ -1861,7 +1862,7 @@ _DECIMETRE = 0.9055  # of `head_pose.HEAD_MODEL`, in the corpus's own units
 
 def pose_from_tracks(
     pose: np.ndarray,  # (T,6) of `ClipTracks.pose`
-) -> HeadPose:
+) -> HeadPlacement:
     "Where heads are, exactly and alike for everybody: `head_pose.fit_head_pose` takes a long face for a nod."
     angles, eyes, scale = np.array(pose[:, :3], np.float64), np.empty((len(pose), 2)), np.empty(len(pose))
     for i, (yaw, pitch, roll, size, dx, dy) in enumerate(pose.astype(np.float64)):
@@ -1869,7 +1870,7 @@ def pose_from_tracks(
         q = size * 7.6 / (8.0 - z) / 2.4  # as vertices are projected
         eyes[i], scale[i] = (0.5 + dx + q * x, 0.5 + dy - q * (y + 0.13)), q * _DECIMETRE
     angles[:, 1] += _TIPPED
-    return HeadPose(angles, eyes, scale)
+    return HeadPlacement(angles, eyes, scale)
 
 
 def tracks_from_pose(

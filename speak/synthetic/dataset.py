@@ -18,7 +18,7 @@ from ..labels import EMOTIONS
 from speak.synthetic.corpus import (
     EXTRA_TRAIN_IDS,
     IDENTITY_SPLITS,
-    RENDERER,
+    DEFAULT_RENDERER,
     Clip,
     ClipTracks,
     Factors,
@@ -150,7 +150,7 @@ class SyntheticCorpus:
                 f"ones want {wanted}."
             )
         self.max_frames, self.first_short = max_frames, n_clips
-        self.key = f'{RENDERER}-{split}-{n_clips}-{seed}'
+        self.key = f'{DEFAULT_RENDERER}-{split}-{n_clips}-{seed}'
         self.key += f'-{max_frames}' if max_frames or n_short_clips else ''
         self.key += f'-{n_short_clips}' if n_short_clips else ''
         self.factors = _long_factors(split, n_clips, seed) + _short_factors(split, n_clips, n_short_clips, seed)
@@ -197,7 +197,7 @@ class SyntheticImages:
                 "for each shape."
             )
         self.n_frames, self.seed = n // shapes, seed
-        self.key = f'{RENDERER}-images-{n_identities}-{n}-{seed}' + (f'-{shapes}' if shapes > 1 else '')
+        self.key = f'{DEFAULT_RENDERER}-images-{n_identities}-{n}-{seed}' + (f'-{shapes}' if shapes > 1 else '')
         self.people = [ids[int(i)] for i in np.random.default_rng([seed, 3]).permutation(len(ids))[:n_identities]]
         if shapes > 1:
             drawn = np.random.default_rng([seed, 5]).permutation(len(EXTRA_TRAIN_IDS))[: n_identities * shapes]

@@ -6,15 +6,15 @@
 __all__ = ['UNIT_ACTIONS', 'PROTOTYPES', 'LEVEL_STRENGTH', 'EYE_YAW', 'EYE_PITCH', 'units', 'FaceStyle', 'sample_face_style',
            'mirrored', 'styled_emotion', 'emotion_weights', 'gaze_actions', 'random_face']
 
-# %% ../../nbs/synthetic/expressions.ipynb #3b9efb7e
+# %% ../../nbs/synthetic/expressions.ipynb #207b8fff
 from typing import NamedTuple
 
 import numpy as np
 
 from ..labels import EMOTIONS, FACE_ACTIONS
+from .phonetics import VISEMES
 from speak.synthetic.visemes import (
     ACTION,
-    VISEMES,
     combine,
     face_weights,
     mouth_actions,
@@ -66,7 +66,7 @@ def units(code: str) -> np.ndarray:  # (52,)
         out[list(places)] = int(value) / 100
     return out
 
-# %% ../../nbs/synthetic/expressions.ipynb #b2a76e3f
+# %% ../../nbs/synthetic/expressions.ipynb #37fd192e
 _CODES = {  # at the strongest level
     'neutral': ('',),
     'happy': (
@@ -83,10 +83,10 @@ _CODES = {  # at the strongest level
         '1:92 4:16 7:22 15:60 17:72 24:45 B28:30 64:14',  # lips pressed against grief
     ),
     'angry': (
-        '4:100 5:42 7:34 15:26 24:62 B28:30 T28:36 29:22',  # lips pressed
-        '4:100 5:50 7:24 9:22 10:42 16:70 22:30 26:34 29:25',  # square mouth, shouting
+        '4:100 5:42 7:34 15:52 17:18 24:36 B28:24 T28:22 29:22',  # lips pressed
+        '4:100 5:50 7:24 9:22 10:48 16:72 22:18 26:36 29:25',  # square mouth, shouting
         '4:100 5:36 7:40 9:16 10:40 16:78 20:38 26:5 29:30',  # both rows of teeth bared
-        '4:95 7:58 15:52 17:62 24:48 T28:20',  # chin raised
+        '4:95 7:58 15:62 17:62 24:36 T28:16',  # chin raised
     ),
     'fear': (
         '1:100 2:34 4:46 5:95 15:12 16:42 20:92 26:9',  # lips stretched
@@ -253,7 +253,8 @@ def gaze_actions(
         out[..., ACTION[name]] = np.maximum(value, 0)
     return out
 
-# %% ../../nbs/synthetic/expressions.ipynb #aaba188f
+# %% ../../nbs/synthetic/expressions.ipynb #a0cedf7b
+_SIDEWAYS = ('jawLeft', 'jawRight', 'mouthLeft', 'mouthRight')  # both together would be none
 _ALONE = tuple(
     n for n in FACE_ACTIONS if not n.startswith(('eyeLook', 'eyeBlink')) and n not in ('mouthClose', 'tongueOut')
 )
@@ -290,7 +291,7 @@ def random_face(rng: np.random.Generator) -> np.ndarray:  # (52,) in [0,1]
         name = _ALONE[k]
         value = rng.uniform(0.1, 0.7)
         emotion[ACTION[name]] += value
-        if rng.random() < 0.75:
+        if rng.random() < 0.75 and name not in _SIDEWAYS:
             emotion[ACTION[_other_side(name)]] = max(emotion[ACTION[_other_side(name)]], value * rng.uniform(0.7, 1))
     if rng.random() < 0.12:
         emotion[ACTION['jawOpen']] += rng.uniform(0.1, 0.7)

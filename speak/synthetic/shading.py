@@ -252,7 +252,7 @@ def _tooth_look(mouth, upper, x, y, z, look):
     look[WRAP], look[WRAP + 1], look[WRAP + 2] = 0.35, 0.35, 0.35
     look[GLOSS], look[SHARPNESS] = 0.45, 60.0
     sides = min(1.0, max(0.0, (z - mouth.front + 0.42) / 0.42))
-    look[OPEN] = (0.15 + 0.95 * sides) * mouth.light
+    look[OPEN] = (0.12 + 0.98 * sides * (1.0 if upper else sides)) * mouth.light
 
 # %% ../../nbs/synthetic/shading.ipynb #02a61359
 @njit(cache=True, error_model='numpy')
@@ -512,6 +512,7 @@ def look_through(
     triangles,  # (T,3) int32
     glass,  # (T,4) float32: shares of red, green and blue that pass, and the strength of reflections
     lamps: Lamps,
+    softness,  # of the first lamp, 0 a point to 1 a wide panel
     eye,  # the camera's distance from the point between the eyes
     triangle,  # (H,W) int32: the lens's triangle that a sample shows, -1 for none
     corner,  # (H,W,2) float32
@@ -540,7 +541,7 @@ def look_through(
             facing = (n * e).sum()
             if facing < 0:
                 n *= -1
-            _reflected(n, e, lamps.sky, lamps.directions, lamps.colours, lamps.softness, mirror)
+            _reflected(n, e, lamps.sky, lamps.directions, lamps.colours, softness, mirror)
             fresnel = min(1.0, glass[t, 3] * (0.05 + 0.95 * (1 - abs(facing)) ** 5))
             for i in range(3):
                 through = image[y, x, i] * glass[t, i] * (1 - fresnel) + mirror[i] * fresnel
