@@ -59,9 +59,9 @@ def frames(shape: FaceShape, triangles: np.ndarray) -> np.ndarray:  # (S,3,3)
     out = unit(np.cross(along, corners[:, 2] - corners[:, 0]))
     return np.stack([along, np.cross(out, along), out], 1)
 
-# %% ../../nbs/synthetic/facial_hair.ipynb #2590d72e
+# %% ../../nbs/synthetic/facial_hair.ipynb #8b0e6cff
 _BROW = np.array([  # the canonical right half: x, y
-    (0.100, 0.192), (0.14, 0.206), (0.20, 0.220), (0.28, 0.236), (0.37, 0.235),
+    (0.100, 0.204), (0.14, 0.213), (0.20, 0.222), (0.28, 0.233), (0.37, 0.233),
     (0.46, 0.218), (0.54, 0.192), (0.60, 0.162),
 ])  # fmt: skip
 _BROW_ARCH = np.array([-0.004, -0.004, 0.0, 0.014, 0.026, 0.022, 0.006, -0.012])

@@ -70,12 +70,12 @@ class HairStyle:
     beard_colour: tuple[float, float, float]
     sideburns: float
 
-# %% ../../nbs/synthetic/hair_style.ipynb #304382a1
+# %% ../../nbs/synthetic/hair_style.ipynb #247d13f3
 NATURAL = linear(
     (17, 14, 13), (31, 23, 19), (52, 36, 26), (82, 57, 39), (120, 86, 56),
     (150, 114, 74), (190, 154, 105), (214, 188, 146), (92, 42, 25), (150, 76, 36),
 )  # fmt: skip
-DYED = linear((190, 60, 110), (50, 70, 160), (110, 50, 140), (40, 120, 90), (170, 20, 25), (225, 205, 180))
+DYED = linear((190, 60, 110), (50, 70, 160), (110, 50, 140), (40, 120, 90), (140, 32, 34), (225, 205, 180))
 GREY, WHITE = linear((128, 126, 122), (205, 203, 198))
 _SHARES = np.array([0.10, 0.20, 0.24, 0.18, 0.10, 0.07, 0.05, 0.02, 0.02, 0.02])
 _SHARES_DARK = np.array([0.62, 0.27, 0.08, 0.02, 0.01, 0, 0, 0, 0, 0])
@@ -91,7 +91,7 @@ def _colour(rng: np.random.Generator, shape: FaceShape) -> tuple[np.ndarray, flo
         grey = max(grey, rng.uniform(0.1, 0.5))
     return colour.astype(np.float32), grey
 
-# %% ../../nbs/synthetic/hair_style.ipynb #b71c24a7
+# %% ../../nbs/synthetic/hair_style.ipynb #f6808121
 def _style(rng: np.random.Generator, shape: FaceShape) -> str:
     "A style, by sex, age and whether hair curls tightly."
     tight, old = shape.origin[0] > 0.5, shape.age > 0.7
@@ -99,7 +99,7 @@ def _style(rng: np.random.Generator, shape: FaceShape) -> str:
         shares = dict(long=0.30, medium=0.12, bob=0.14, ponytail=0.11, bun=0.10, curly=0.09, pixie=0.06, side=0.03)
         shares |= dict(crop=0.02, curls=0.03, buzz=0.01, afro=0.01)
         if tight:
-            shares = dict(afro=0.20, braids=0.18, cornrows=0.10, curly=0.14, bun=0.13, long=0.08, buzz=0.05)
+            shares = dict(afro=0.20, braids=0.18, cornrows=0.07, curly=0.14, bun=0.13, long=0.08, buzz=0.05)
             shares |= dict(bob=0.07, curls=0.08, ponytail=0.05)
         if old:
             shares['long'] *= 0.4
@@ -108,7 +108,7 @@ def _style(rng: np.random.Generator, shape: FaceShape) -> str:
         shares = dict(crop=0.20, side=0.13, quiff=0.10, fringe=0.09, spiky=0.07, slick=0.06, buzz=0.10, undercut=0.05)
         shares |= dict(bald=0.05, medium=0.04, long=0.03, curls=0.06, bun=0.02, mohawk=0.01, afro=0.01, ponytail=0.01)
         if tight:
-            shares = dict(buzz=0.38, crop=0.10, bald=0.10, afro=0.12, curls=0.10, cornrows=0.10, braids=0.06)
+            shares = dict(buzz=0.38, crop=0.10, bald=0.10, afro=0.12, curls=0.10, cornrows=0.07, braids=0.06)
         if old:
             shares |= dict(bald=0.12, tonsure=0.16)
             shares['buzz'] += 0.05
@@ -142,8 +142,8 @@ def _loss(rng: np.random.Generator, shape: FaceShape, style: str) -> tuple[float
     recession = rng.uniform(-0.2, 0.15) + old * rng.choice([0, rng.uniform(0.1, 0.8)], p=[0.4, 0.6])
     return float(recession), float(old * rng.choice([0, rng.uniform(0.2, 0.9)], p=[0.6, 0.4]))
 
-# %% ../../nbs/synthetic/hair_style.ipynb #c3cf3752
-def _face(rng: np.random.Generator, shape: FaceShape, colour: np.ndarray, grey: float) -> dict:
+# %% ../../nbs/synthetic/hair_style.ipynb #58e19ec8
+def _face(rng: np.random.Generator, shape: FaceShape, style: str, colour: np.ndarray, grey: float) -> dict:
     "Brows, lashes and beard."
     female = shape.female > 0.5
     made_up = female and rng.random() < 0.6
@@ -166,20 +166,20 @@ def _face(rng: np.random.Generator, shape: FaceShape, colour: np.ndarray, grey: 
         beard=beard,
         beard_length=float(rng.uniform(*lengths[beard])),
         beard_colour=_rgb(greyed * own),
-        sideburns=0.0 if female else float(np.clip(rng.normal(0.4, 0.3), 0, 1)),
+        sideburns=0.0 if female or style == 'bald' else float(np.clip(rng.normal(0.4, 0.3), 0, 1)),
     )
 
 
 def _rgb(colour: np.ndarray) -> tuple[float, float, float]:
     return tuple(float(c) for c in np.clip(colour, 0.002, 0.9))
 
-# %% ../../nbs/synthetic/hair_style.ipynb #52dfa02f
+# %% ../../nbs/synthetic/hair_style.ipynb #79f94d9b
 def sample_hair_style(rng: np.random.Generator, shape: FaceShape) -> HairStyle:
     "Draw a person's hair, plausible for the sex, age and origin of `shape`."
     style = _style(rng, shape)
     colour, grey = _colour(rng, shape)
     female = shape.female > 0.5
-    face = _face(rng, shape, colour, grey)
+    face = _face(rng, shape, style, colour, grey)
     if rng.random() < (0.22 if female else 0.04):  # dyed
         grey = 0.0
         colour = NATURAL[rng.integers(1, len(NATURAL))] if rng.random() < 0.85 else DYED[rng.integers(len(DYED))]
