@@ -38,7 +38,7 @@ def _stage(n_in: int, n_out: int, blocks: int = 2) -> nn.Sequential:
 
 
 class FaceDetector(nn.Module):
-    "Maps (B,6,H/8,W/8): logit of a face's middle, offset x and y in places, log of its size, cosine and sine of its roll."
+    "Maps (B,6,H/8,W/8): logit of a face's middle, offset (2) in places, log of its size, cosine and sine of its roll."
 
     def __init__(self):
         super().__init__()
