@@ -33,7 +33,7 @@ def _blocks(n_in: int, n_out: int) -> nn.Sequential:
     down = nn.Sequential(nn.Conv2d(n_in, n_out, 1, 2, bias=False), nn.BatchNorm2d(n_out))
     return nn.Sequential(BasicBlock(n_in, n_out, 2, down), BasicBlock(n_out, n_out))
 
-
+# %% ../../nbs/faces/reader.ipynb #02bee7f3
 class FaceReading(NamedTuple):
     "What the network says of B faces."
 

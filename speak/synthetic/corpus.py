@@ -59,7 +59,7 @@ class ClipTracks:
     def __len__(self) -> int:
         return len(self.articulation)
 
-
+# %% ../../nbs/synthetic/corpus.ipynb #fffa1a00
 class TrackMaker(Protocol):
     "What makes the tracks that a renderer draws."
 
