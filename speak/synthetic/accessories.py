@@ -60,7 +60,7 @@ def beside_head(shape: FaceShape, y: float, z: np.ndarray) -> np.ndarray:
     away = np.abs(points[near, 2][None] - z[:, None])
     return np.where(away < 0.12, np.abs(points[near, 0])[None], 0).max(1)
 
-# %% ../../nbs/synthetic/accessories.ipynb #35214a58
+# %% ../../nbs/synthetic/accessories.ipynb #2009b4b7
 class Frame(NamedTuple):
     "The measures of a pair of glasses."
 
@@ -100,7 +100,7 @@ def sample_frame(rng: np.random.Generator) -> Frame:
     middle = (max(0.325, half_width + 0.08), 0.02 + down - 0.15 * height)
     return Frame(half_width, height, power, corner, middle, rng.uniform(0.12, 0.3), float(thickness), str(rim))
 
-
+# %% ../../nbs/synthetic/accessories.ipynb #cd594124
 def outline(frame: Frame, count: int = 48) -> np.ndarray:  # (count,2)
     "The lens's edge around its middle, from the outer side over the top; x outwards."
     t = np.linspace(0, 2 * np.pi, count, endpoint=False)
@@ -124,7 +124,7 @@ def rest(shape: FaceShape, frame: Frame) -> float:
     under = (np.abs(u) ** frame.power + np.abs(v) ** frame.power < 1) & (z > -0.5)
     return float((z - _surface(frame, x, y))[under].max() + 0.035 + frame.thickness)
 
-# %% ../../nbs/synthetic/accessories.ipynb #4daeb940
+# %% ../../nbs/synthetic/accessories.ipynb #ef948d92
 FRAME_COLOURS = linear(
     (15, 15, 17),
     (40, 26, 18),
@@ -162,7 +162,7 @@ def _arm(shape: FaceShape, frame: Frame, side: int, z: float) -> Mesh:
     thick = max(0.012, frame.thickness * 0.8)
     return tube(path, np.tile([max(thick, frame.thickness * 1.1), thick * 0.7], (28, 1)), (0, 1, 0.2), sides=6)
 
-
+# %% ../../nbs/synthetic/accessories.ipynb #b5c71f58
 def _rims(shape: FaceShape, frame: Frame, z: float) -> list[Mesh]:
     "Rims around both lenses and the bridge between them."
     flat, parts = outline(frame), []
@@ -202,7 +202,7 @@ def _glass(frame: Frame, side: int, z: float, transmission: np.ndarray, reflecti
     triangles = np.concatenate(triangles)
     return Lens(points, (triangles if side > 0 else triangles[:, ::-1]).astype(np.int32), transmission, reflection)
 
-
+# %% ../../nbs/synthetic/accessories.ipynb #087ee1a7
 def glasses(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], list[Lens]]:
     "Glasses that fit a face, clear or dark."
     frame = sample_frame(rng)
@@ -227,7 +227,7 @@ def glasses(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], lis
     lenses = [_glass(frame, side, z, transmission.astype(np.float32), float(reflection)) for side in (-1, 1)]
     return [worn], lenses
 
-# %% ../../nbs/synthetic/accessories.ipynb #8ea105da
+# %% ../../nbs/synthetic/accessories.ipynb #8cbedd13
 METALS = linear(
     (212, 175, 105), (200, 200, 205), (225, 165, 140), (235, 232, 225), (30, 30, 34), (160, 30, 45), (40, 80, 150)
 )
@@ -280,7 +280,7 @@ def necklace(rng: np.random.Generator, base: Body) -> list[Worn]:
         pieces.append(_metal(mesh, METALS[rng.integers(7)], np.full(len(mesh.vertices), follows[lowest], np.float32)))
     return pieces
 
-# %% ../../nbs/synthetic/accessories.ipynb #c473bdb4
+# %% ../../nbs/synthetic/accessories.ipynb #fb549d1f
 def _band(shape: FaceShape, z: float, out: float, count: int = 32) -> np.ndarray:  # (count,3)
     "From ear to ear over the head, in a plane at depth `z`, `out` from the head."
     points = shape.vertices[_ear_and_skin()[1]]

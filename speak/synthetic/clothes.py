@@ -157,14 +157,14 @@ def edge(cloth: Layer, count: int = 96) -> tuple[np.ndarray, np.ndarray, np.ndar
     out = resampled(data[a] * (1 - share) + data[b] * share, count, closed)
     return out[:, :3], unit(out[:, 3:6]), out[:, 6], closed
 
-# %% ../../nbs/synthetic/clothes.ipynb #d6e854e5
+# %% ../../nbs/synthetic/clothes.ipynb #c8760f54
 CLOTH_COLOURS = linear(
     (22, 22, 25), (40, 42, 48), (235, 235, 232), (205, 203, 198), (128, 130, 134), (28, 38, 66), (45, 72, 120),
     (120, 155, 200), (110, 30, 36), (165, 45, 45), (70, 92, 62), (44, 70, 58), (178, 150, 112), (98, 70, 50),
     (222, 188, 190), (205, 170, 60), (90, 62, 110), (70, 140, 140), (210, 110, 60), (240, 225, 190),
 )  # fmt: skip
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #46c8f051
 def cloth_colour_of(rng: np.random.Generator) -> np.ndarray:  # (3,)
     "A colour for clothes, linear RGB."
     if rng.random() < 0.2:
@@ -210,7 +210,7 @@ def worn(
     colour = np.tile(pattern[1:4], (len(vertices), 1)).astype(np.float32)
     return Worn(vertices, triangles, colour, segment, 'cloth', follows, clip, gloss, sharpness, pattern)
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #f00a4e57
 def rim(
     cloth: Layer,
     radius: float | tuple[float, float],  # across the cloth and along it
@@ -302,7 +302,7 @@ def bare_shoulders(rng: np.random.Generator, base: Body) -> list[Worn]:
     cloth = layer(base, 0.03, cut, loose=2)
     return [worn(cloth, cloth_pattern(rng, plain=0.6), gloss=rng.uniform(0.05, 0.3), sharpness=12)]
 
-# %% ../../nbs/synthetic/clothes.ipynb #a72a16c0
+# %% ../../nbs/synthetic/clothes.ipynb #81cfc70a
 def collar(
     base: Body,
     pattern: np.ndarray,
@@ -329,7 +329,7 @@ def collar(
     edges = [rim(fold, (0.028, 0.03), pattern), rim(leaf, 0.013, pattern, out=-0.005, count=220)]
     return [worn(leaf, pattern), *edges]
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #621c8ced
 def _on_chest(base: Body, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
     "Place and normal of the skin at a canonical place of the chest."
     ahead = np.flatnonzero(base.canonical[:, 2] > -1.0)
@@ -352,7 +352,7 @@ def _buttons(rng, base: Body, start: float, offset: float, step: float = 0.42) -
     zero = np.zeros(len(mesh.vertices), np.float32)
     return [Worn(*mesh, np.tile(shade, (len(zero), 1)), 'clothes', 'hard', zero, gloss=0.4, sharpness=40)]
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #ed7b7c5c
 def shirt(rng: np.random.Generator, base: Body, tucked: bool = False) -> list[Worn]:
     "A shirt, a polo shirt or a blouse with a collar."
     pattern = cloth_pattern(rng, plain=0.6, knit=0.05)
@@ -366,7 +366,7 @@ def shirt(rng: np.random.Generator, base: Body, tucked: bool = False) -> list[Wo
     pieces += collar(base, pattern, top, wide, point, rng.uniform(0.15, 0.8), open_, 0.085)
     return pieces if tucked else pieces + _buttons(rng, base, -2.2 - 0.9 * open_, 0.05)
 
-# %% ../../nbs/synthetic/clothes.ipynb #9c54f06d
+# %% ../../nbs/synthetic/clothes.ipynb #d8b187e8
 def _lapels(top: float, bottom: float, width: float, broad: float, notch: float):
     "The cut of collar and lapels: between the opening's edge and a line that runs out from the neck and back."
 
@@ -384,7 +384,7 @@ def _lapels(top: float, bottom: float, width: float, broad: float, notch: float)
 
     return cut
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #f3a09141
 def tie(rng: np.random.Generator, base: Body, top: float, offset: float) -> list[Worn]:
     "A tie or a bow tie."
     pattern = cloth_pattern(rng, plain=0.4)
@@ -411,7 +411,7 @@ def tie(rng: np.random.Generator, base: Body, top: float, offset: float) -> list
     share = np.full(len(mesh.vertices), 0.1, np.float32)
     return [worn(blade, pattern, gloss=0.15, sharpness=14), worn(mesh, pattern, share, gloss=0.15, sharpness=14)]
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #3e3c6cdb
 def suit(rng: np.random.Generator, base: Body) -> list[Worn]:
     "A jacket with lapels over a shirt, with or without a tie; or over a T-shirt."
     dark = [0, 1, 4, 5, 6, 11, 12, 13]
@@ -436,7 +436,7 @@ def suit(rng: np.random.Generator, base: Body) -> list[Worn]:
         pieces += [worn(facing, pattern), rim(facing, 0.016, pattern, out=-0.01, count=260)]
     return pieces + [rim(jacket, (0.03, 0.03), pattern)]
 
-# %% ../../nbs/synthetic/clothes.ipynb #cc2b2610
+# %% ../../nbs/synthetic/clothes.ipynb #e11cbb3f
 def hoodie(rng: np.random.Generator, base: Body) -> list[Worn]:
     "A pullover whose hood lies around the neck, with its strings."
     pattern = cloth_pattern(rng, plain=0.85, knit=rng.uniform(0, 0.3))
@@ -464,7 +464,7 @@ def hoodie(rng: np.random.Generator, base: Body) -> list[Worn]:
             pieces.append(worn(mesh, string, np.zeros(len(mesh.vertices), np.float32)))
     return pieces
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #48ac9508
 def open_jacket(rng: np.random.Generator, base: Body) -> list[Worn]:
     "A cardigan, a coat or a leather jacket over something else."
     pieces = (t_shirt, shirt, turtleneck)[rng.integers(3)](rng, base)
@@ -482,7 +482,7 @@ def open_jacket(rng: np.random.Generator, base: Body) -> list[Worn]:
         pieces.append(worn(raised, pattern, gloss=gloss, sharpness=sharpness))
     return pieces
 
-
+# %% ../../nbs/synthetic/clothes.ipynb #baa4767c
 def scarf(rng: np.random.Generator, base: Body, pattern: np.ndarray | None = None) -> list[Worn]:
     "A scarf: some turns of a thick soft band around the neck."
     if pattern is None:

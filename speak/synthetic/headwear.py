@@ -65,7 +65,7 @@ def skull(shape: FaceShape) -> RadiusMap:
         gaussian_filter(maximum_filter(radius, 2, mode=('nearest', 'wrap')), 1.0, mode=('nearest', 'wrap'))
     )
 
-# %% ../../nbs/synthetic/headwear.ipynb #db3d0b5e
+# %% ../../nbs/synthetic/headwear.ipynb #195f67e2
 class Brim(NamedTuple):
     "The plane in which a hat ends: height over the eyes in front, and how much lower it is a unit behind."
 
@@ -108,7 +108,7 @@ def crown(
         radius = box
     return _rays(polar, turn, radius)
 
-
+# %% ../../nbs/synthetic/headwear.ipynb #0521fa26
 @dataclass(frozen=True, eq=False)
 class Cover:
     "What keeps hair down: hair within `reach` is pushed under it."
@@ -135,7 +135,7 @@ def _cover(head: RadiusMap, brim: Brim, room: float) -> Cover:
     below = brim.below(_rays(polar, azimuth, radius))
     return Cover(RadiusMap(np.where(below < 0.3, radius + np.clip(below, 0, None), np.inf)))
 
-# %% ../../nbs/synthetic/headwear.ipynb #edf68488
+# %% ../../nbs/synthetic/headwear.ipynb #95274687
 def _hard(mesh: Mesh, colour: np.ndarray, gloss: float = 0.1, sharpness: float = 15.0) -> Worn:
     paint = np.tile(colour, (len(mesh.vertices), 1)).astype(np.float32)
     return Worn(*mesh, paint, 'headwear', gloss=gloss, sharpness=sharpness)
@@ -166,7 +166,7 @@ def beanie(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], Cove
         pieces.append(_cloth(ball(points[0].mean(0) + (0, 0.14, 0), 0.2, detail=10), pattern))
     return pieces, _cover(head, brim, 0.03)
 
-
+# %% ../../nbs/synthetic/headwear.ipynb #102cc1dd
 def cap(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], Cover]:
     "A baseball cap, with its peak in front or behind."
     head, back = skull(shape), rng.random() < 0.15
@@ -194,7 +194,7 @@ def cap(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], Cover]:
         pieces.append(_hard(ball(sign, (rng.uniform(0.1, 0.2), rng.uniform(0.06, 0.13), 0.03)), pattern[7:10]))
     return pieces, _cover(head, brim, 0.03)
 
-
+# %% ../../nbs/synthetic/headwear.ipynb #65da69ea
 def brimmed_hat(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], Cover]:
     "A hat with a brim all around: a fedora, a sun hat, a cowboy's hat."
     head, brim = skull(shape), Brim(rng.uniform(0.45, 0.62), rng.uniform(0.0, 0.15))
@@ -219,7 +219,7 @@ def brimmed_hat(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn],
     )
     return pieces, _cover(head, brim, 0.04)
 
-
+# %% ../../nbs/synthetic/headwear.ipynb #904905cd
 def helmet(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], Cover]:
     "A helmet of a builder or a rider, with its strap."
     head, brim = skull(shape), Brim(rng.uniform(0.4, 0.55), rng.uniform(0.0, 0.2))
@@ -242,7 +242,7 @@ def helmet(rng: np.random.Generator, shape: FaceShape) -> tuple[list[Worn], Cove
     strap = tube(path, np.tile([0.012, 0.045], (30, 1)), path - MIDDLE, sides=6)
     return [*pieces, _hard(strap, np.full(3, 0.02))], _cover(head, brim, 0.08)
 
-# %% ../../nbs/synthetic/headwear.ipynb #7d01bcea
+# %% ../../nbs/synthetic/headwear.ipynb #f4605175
 def shroud(shape: FaceShape, offset: float, bottom: float = -1.75, rows: int = 28, columns: int = 64) -> Layer:
     "Cloth from the crown to the neck, closed around; cut nowhere."
     dome = crown(skull(shape), Brim(0.3, 0.0), offset, columns=columns)
@@ -267,7 +267,7 @@ def shroud(shape: FaceShape, offset: float, bottom: float = -1.75, rows: int = 2
     follows = smooth(-2.1, -0.95, p[:, 1] + 0.25 * (p[:, 2] + 1.0))
     return Layer(p, vertex_normals(p, mesh.triangles), p, follows, np.ones(len(p), np.float32), mesh.triangles)
 
-
+# %% ../../nbs/synthetic/headwear.ipynb #e8c4233e
 def face_opening(width: float, top: float, bottom: float):
     "A cut that leaves the face free."
     middle, tall = (top + bottom) / 2, (top - bottom) / 2
@@ -278,7 +278,7 @@ def face_opening(width: float, top: float, bottom: float):
 
     return cut
 
-
+# %% ../../nbs/synthetic/headwear.ipynb #d1e17bc6
 def head_scarf(rng: np.random.Generator, shape: FaceShape, base: Body) -> list[Worn]:
     "A scarf around head, neck and shoulders, such as a hijab."
     pattern = cloth_pattern(rng, plain=0.7, knit=0.05)

@@ -51,7 +51,7 @@ def level(light: Light) -> float:
     total = np.clip(total, 0, None) + np.clip(turns @ light.lamps.T, 0, None) @ light.colours
     return float((total @ (0.2126, 0.7152, 0.0722)).mean())
 
-# %% ../../nbs/synthetic/light.ipynb #78c92b4e
+# %% ../../nbs/synthetic/light.ipynb #b1304882
 def _studio(rng):
     "Key, fill and rim, as in portraits and on television."
     side, warm = rng.choice([-1, 1]), rng.normal(0, 0.1)
@@ -69,7 +69,7 @@ def _sun(rng):
     ground = (rng.uniform(-60, 60), -50, rng.uniform(0.05, 0.25) * temperature(0.15))
     return _sky(rng, rng.uniform(0.2, 0.5), -0.15, top=0.4, hues=0.1), (sun, ground), rng.uniform(0, 0.25)
 
-
+# %% ../../nbs/synthetic/light.ipynb #4c3cba4f
 def _overcast(rng):
     "Light from above without shadows."
     lamp = (rng.uniform(-90, 90), rng.uniform(40, 80), rng.uniform(0.05, 0.3) * temperature(0))
@@ -101,7 +101,7 @@ def _window(rng):
     lamp = (-side * rng.uniform(40, 140), rng.uniform(0, 50), rng.uniform(0, 0.5) * temperature(rng.uniform(0.1, 0.4)))
     return _sky(rng, rng.uniform(0.08, 0.35), rng.normal(0, 0.08), top=0.1), (day, lamp), rng.uniform(0.5, 1)
 
-
+# %% ../../nbs/synthetic/light.ipynb #1682cc02
 def _screen(rng):
     "A face before a monitor: cold and low, in a dim room."
     colour = rng.uniform(0.5, 1) * temperature(rng.uniform(-0.35, 0))
@@ -133,7 +133,7 @@ def _flash(rng):
     lamp = (rng.normal(0, 8), rng.uniform(-5, 25), temperature(rng.normal(-0.03, 0.05)))
     return _sky(rng, rng.uniform(0.05, 0.3), rng.normal(0.05, 0.12), top=0.1), (lamp,), rng.uniform(0, 0.5)
 
-
+# %% ../../nbs/synthetic/light.ipynb #e4060cf7
 PLACES = {  # and how often each is drawn
     _studio: 0.24, _sun: 0.12, _overcast: 0.10, _office: 0.14, _window: 0.14,
     _screen: 0.07, _stage: 0.05, _evening: 0.08, _flash: 0.06,
@@ -201,7 +201,7 @@ class Canvas:
                 out = gaussian_filter1d(out, radius * out.shape[0], axis, mode='nearest', truncate=3)
         return out
 
-# %% ../../nbs/synthetic/light.ipynb #ce065566
+# %% ../../nbs/synthetic/light.ipynb #23c776af
 def _colour(rng, low: float = 0.03, high: float = 0.7, strong: float = 0.18) -> np.ndarray:
     "A colour whose strength is seldom more than `strong`."
     value = np.exp(rng.uniform(np.log(low), np.log(high)))
@@ -228,7 +228,7 @@ def _shaded(rng, canvas: Canvas, strength: float = 1.0) -> None:
     grain = canvas.noise(rng.uniform(2, 60), 3, _seed(rng))
     canvas.image *= (shade * (1 + rng.uniform(0, 0.06) * grain))[..., None].astype(np.float32)
 
-
+# %% ../../nbs/synthetic/light.ipynb #5c1a35e0
 def _wall(rng, size: int) -> Canvas:
     "A wall, plain or of two colours, with a moulding, bricks or tiles."
     canvas = Canvas(size, _colour(rng, 0.06, 0.8))
@@ -254,7 +254,7 @@ def _wall(rng, size: int) -> Canvas:
     _shaded(rng, canvas)
     return canvas
 
-
+# %% ../../nbs/synthetic/light.ipynb #8b4857be
 def _curtain(rng, size: int) -> Canvas:
     "Folds of cloth that hang."
     canvas = Canvas(size, _colour(rng, 0.04, 0.7, 0.4))
@@ -278,7 +278,7 @@ def _backdrop(rng, size: int) -> Canvas:
     canvas.image *= (np.clip(shade, 0.1, 3) * cloud)[..., None].astype(np.float32)
     return canvas
 
-# %% ../../nbs/synthetic/light.ipynb #014605ac
+# %% ../../nbs/synthetic/light.ipynb #988f7e1c
 def _bokeh(rng, size: int) -> Canvas:
     "Lights of a town at night or of a party, out of focus."
     canvas = Canvas(size, _colour(rng, 0.004, 0.08))
@@ -293,7 +293,7 @@ def _bokeh(rng, size: int) -> Canvas:
         canvas.disc(x, y, own * 0.85, colour, cover * 0.6)
     return canvas
 
-
+# %% ../../nbs/synthetic/light.ipynb #061ba0b7
 def _shelf(rng, canvas: Canvas) -> None:
     "A shelf with books and things."
     left, right = sorted(rng.uniform(-0.3, 1.3, 2))
@@ -337,7 +337,7 @@ def _window_view(rng, canvas: Canvas) -> None:
         for k in range(int(height / slat)):
             canvas.box(x, y + k * slat, x + width, y + (k + 0.6) * slat, frame * 0.8, 0.85)
 
-
+# %% ../../nbs/synthetic/light.ipynb #1591fca3
 def _plant(rng, canvas: Canvas) -> None:
     "Leaves over a pot."
     x, y, spread = rng.uniform(0, 1), rng.uniform(0.5, 1.05), rng.uniform(0.08, 0.25)
@@ -382,7 +382,7 @@ def _door(rng, canvas: Canvas) -> None:
     canvas.box(x + 0.2 * width, top + 0.1, x + 0.8 * width, top + 0.45, colour * 0.85)
     canvas.disc(x + 0.9 * width, top + 0.6, 0.015, _colour(rng, 0.2, 0.9, 0.05))
 
-
+# %% ../../nbs/synthetic/light.ipynb #c0e8e970
 def _room(rng, size: int) -> Canvas:
     "A wall with furniture."
     canvas = Canvas(size, _colour(rng, 0.08, 0.8, 0.12))
@@ -394,7 +394,7 @@ def _room(rng, size: int) -> Canvas:
         canvas.box(-1, rng.uniform(0.7, 1), 2, 2, _colour(rng, 0.03, 0.5, 0.2))  # a sofa or a table
     return canvas
 
-# %% ../../nbs/synthetic/light.ipynb #b3bd4d1d
+# %% ../../nbs/synthetic/light.ipynb #cf471a42
 def _nature(rng, size: int) -> Canvas:
     "Sky, clouds, hills, trees and grass."
     horizon, bright = rng.uniform(0.2, 1.0), rng.uniform(0.5, 1.1)
@@ -421,7 +421,7 @@ def _nature(rng, size: int) -> Canvas:
             canvas.box(x, -1, x + width, 2, np.array([0.05, 0.035, 0.025]) * rng.uniform(0.5, 2))
     return canvas
 
-
+# %% ../../nbs/synthetic/light.ipynb #f5b217be
 def _street(rng, size: int) -> Canvas:
     "Houses with rows of windows before a sky."
     night = rng.random() < 0.25
@@ -444,7 +444,7 @@ def _street(rng, size: int) -> Canvas:
         canvas.box(-1, rng.uniform(0.75, 1), 2, 2, _colour(rng, 0.05, 0.3, 0.05))
     return canvas
 
-
+# %% ../../nbs/synthetic/light.ipynb #c5423c07
 def _text(rng, words: int) -> str:
     "Words of no language."
     vowels, consonants = 'aeiou', 'bcdfghklmnprstvw'
@@ -476,7 +476,7 @@ def _write(canvas: Canvas, text: str, x: float, y: float, height: float, colour:
     part[:] = ink[max(0, -j) :, max(0, -i) :][: part.shape[0], : part.shape[1]]
     canvas.paint(cover, colour)
 
-
+# %% ../../nbs/synthetic/light.ipynb #ce6c61ae
 def _television(rng, size: int) -> Canvas:
     "Screens, stripes and writing of a news studio or a stage."
     canvas = Canvas(size, _colour(rng, 0.01, 0.25, 0.4))
@@ -504,7 +504,7 @@ def _television(rng, size: int) -> Canvas:
             )
     return canvas
 
-
+# %% ../../nbs/synthetic/light.ipynb #93d53ab3
 def _people(rng, size: int) -> Canvas:
     "Others in the background, far out of focus."
     canvas = _room(rng, size) if rng.random() < 0.5 else _wall(rng, size)
@@ -579,7 +579,7 @@ class _Overlay:
         ink = text_mask(text, height, self.size) * np.float32(cover)
         self.put(ink, x - ink.shape[1] / self.size / 2 if middle else x, y, colour)
 
-# %% ../../nbs/synthetic/light.ipynb #2093e132
+# %% ../../nbs/synthetic/light.ipynb #7a1021a9
 def _lower_third(rng, out: _Overlay) -> None:
     "A bar with a name and a title."
     top, left, tall = rng.uniform(0.68, 0.86), rng.uniform(-0.05, 0.2), rng.uniform(0.05, 0.11)
@@ -603,7 +603,7 @@ def _subtitle(rng, out: _Overlay) -> None:
             out.write(text, 0.5 + dx * tall * 0.07, y + dy * tall * 0.07, tall, np.zeros(3), 0.8, middle=True)
         out.write(text, 0.5, y, tall, colour, middle=True)
 
-
+# %% ../../nbs/synthetic/light.ipynb #bc8bdf31
 def _logo(rng, out: _Overlay) -> None:
     "A channel's sign in a corner."
     x, y = rng.choice([0.03, 0.8]), rng.choice([0.03, 0.87])
@@ -633,7 +633,7 @@ def _bars(rng, out: _Overlay) -> None:
         out.box(0, 0, wide, 1, np.zeros(3))
         out.box(1 - wide, 0, 1, 1, np.zeros(3))
 
-
+# %% ../../nbs/synthetic/light.ipynb #5730249c
 def _watermark(rng, out: _Overlay) -> None:
     "Pale letters over the whole picture."
     text, tall, cover = _text(rng, 1).upper(), rng.uniform(0.06, 0.14), rng.uniform(0.08, 0.3)
@@ -650,7 +650,7 @@ def _ticker(rng, out: _Overlay) -> None:
         out.box(0, y, 0.18, y + 0.07, _display_colour(rng))
         out.write(f'{rng.integers(24):02d}:{rng.integers(60):02d}', 0.02, y + 0.012, 0.045, np.ones(3))
 
-
+# %% ../../nbs/synthetic/light.ipynb #85ad6cea
 GRAPHICS = {
     _lower_third: 0.25,
     _subtitle: 0.25,

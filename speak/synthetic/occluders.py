@@ -118,7 +118,7 @@ def hand(
     behind = vertex_normals(points.astype(np.float32), mesh.triangles)[:, 2] < 0.1
     return Mesh(points.astype(np.float32), mesh.triangles), np.clip(1.5 - away / 0.07, 0, 1) * behind
 
-# %% ../../nbs/synthetic/occluders.ipynb #6fa7ec22
+# %% ../../nbs/synthetic/occluders.ipynb #d5e7fe69
 def _painted(mesh: Mesh, colour: np.ndarray, material: str, fixed: bool, gloss: float, sharpness: float) -> Worn:
     paint = np.broadcast_to(colour, (len(mesh.vertices), 3)).astype(np.float32)
     return Worn(*mesh, np.ascontiguousarray(paint), 'occluder', material, gloss=gloss, sharpness=sharpness, fixed=fixed)
@@ -154,7 +154,7 @@ def _skin_at(shape: FaceShape, x: float, y: float) -> tuple[np.ndarray, np.ndarr
     near = numbers[np.argsort(away)[:12]]
     return shape.vertices[near].mean(0).astype(float), unit(normals[near].mean(0).astype(float))
 
-
+# %% ../../nbs/synthetic/occluders.ipynb #731ef8f6
 _TOUCHED = {  # place seen from in front, how far from upright the fingers are (degrees), and where the hand's middle is
     'cheek': (0.62, -0.55, (-15, 40), 0.9),
     'chin': (0.12, -1.15, (30, 75), 1.2),
@@ -183,7 +183,7 @@ def touching_hand(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) 
     at = place + normal * (0.17 if curls[0] < 1 else 0.25) - frame[:, 1] * middle
     return [_hand_worn(_moved(mesh, frame, at, mirror=side > 0), nail, skin, fixed=False)]
 
-
+# %% ../../nbs/synthetic/occluders.ipynb #94ab365a
 def held_up_hand(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -> list[Worn]:
     "A hand between face and camera: waving, pointing, talking."
     side = rng.choice([-1, 1])
@@ -195,7 +195,7 @@ def held_up_hand(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -
     at = np.array([side * rng.uniform(0.1, 1.2), rng.uniform(-2.4, -1.2), rng.uniform(1.0, 1.8)])
     return [_hand_worn(_moved(mesh, frame, at, mirror=rng.random() < 0.5), nail, skin, fixed=True)]
 
-# %% ../../nbs/synthetic/occluders.ipynb #59ff1008
+# %% ../../nbs/synthetic/occluders.ipynb #09dc756c
 def _fist_around(rng, place: np.ndarray, axis: np.ndarray, skin: np.ndarray, towards: float) -> Worn:
     "A hand around a rod that goes along `axis`; its back faces the camera, turned aside by `towards` degrees."
     mesh, nail = hand(np.clip(1.2 + rng.normal(0, 0.05, 4), 1, 1.4), 0.8)
@@ -205,7 +205,7 @@ def _fist_around(rng, place: np.ndarray, axis: np.ndarray, skin: np.ndarray, tow
     at = place - frame[:, 1] * 0.85 - frame[:, 2] * 0.22
     return _hand_worn(_moved(mesh, frame, at, mirror=towards < 0), nail, skin, fixed=True)
 
-
+# %% ../../nbs/synthetic/occluders.ipynb #83d690f1
 def microphone(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -> list[Worn]:
     "A microphone before the chin, on a stand or in a hand, with or without a wind shield."
     head = np.array([rng.normal(0, 0.3), rng.uniform(-1.5, -0.95), rng.uniform(0.95, 1.4)])
@@ -243,7 +243,7 @@ def studio_microphone(rng: np.random.Generator, shape: FaceShape, skin: np.ndarr
     colour = np.full(3, rng.choice([0.01, 0.03, 0.2]))
     return [_painted(body, colour, 'hard', True, 0.15, 15.0), _painted(arm, np.full(3, 0.02), 'hard', True, 0.3, 30.0)]
 
-
+# %% ../../nbs/synthetic/occluders.ipynb #8377ad24
 def cup(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -> list[Worn]:
     "A mug, a glass or a bottle at or below the mouth, in a hand."
     side, colour = rng.choice([-1, 1]), cloth_colour_of(rng)
@@ -261,7 +261,7 @@ def cup(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -> list[Wo
     around = _fist_around(rng, held + (side * wide * 0.6, 0, -0.15), tilt @ np.array([0, -1.0, 0]), skin, side * 40)
     return [_painted(mesh, colour, 'hard', True, 0.5, 60.0), around]
 
-
+# %% ../../nbs/synthetic/occluders.ipynb #7e9f8083
 def telephone(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -> list[Worn]:
     "A telephone at the ear, which moves with the head, or held before the camera."
     side, at_ear = rng.choice([-1, 1]), rng.random() < 0.65
@@ -289,7 +289,7 @@ def telephone(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -> l
     gripped = _hand_worn(grip, nail, skin, fixed=not at_ear)
     return [_painted(_moved(phone, frame, at), colour, 'hard', not at_ear, 0.6, 90.0), gripped]
 
-
+# %% ../../nbs/synthetic/occluders.ipynb #7fcf559c
 def mask(rng: np.random.Generator, shape: FaceShape, skin: np.ndarray) -> list[Worn]:
     "A medical mask over nose and mouth, with its loops."
     points = shape.vertices[_ear_and_skin()[1]].astype(float)

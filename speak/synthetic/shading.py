@@ -123,7 +123,7 @@ def _printed(p, x, y, z):
     m = noise(x * f * 0.25 + 9, y * f * 0.25, z * f * 0.25, seed + 2)
     return 1 if n > 0.1 else (2 if m > 0.15 else 0)
 
-
+# %% ../../nbs/synthetic/shading.ipynb #9c1e55cb
 @njit(cache=True, error_model='numpy')
 def cloth_colour(p, x, y, z, out):
     """Write the colour of cloth at a place at rest into `out` (3,).
@@ -504,7 +504,7 @@ def _reflected(n, e, sky, directions, colours, softness, out):
         for c in range(3):
             out[c] += colours[k, c] * glint * (12 - 8 * softness)
 
-
+# %% ../../nbs/synthetic/shading.ipynb #9c1e55cd
 @njit(cache=True, error_model='numpy')
 def look_through(
     world,  # (N,3) float32: the lenses' vertices
