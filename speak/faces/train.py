@@ -29,7 +29,7 @@ from speak.faces.reader import (
     standardized,
 )
 
-# %% ../../nbs/faces/train.ipynb #0586167b
+# %% ../../nbs/faces/train.ipynb #bcb8df24
 class PortraitSet(NamedTuple):
     "N portraits; M people have some each."
 
@@ -62,7 +62,7 @@ def render_portraits(
 
 def save_portraits(portraits: PortraitSet, file: Path) -> None:
     "Write portraits, at once or not at all."
-    with atomic_file(file) as temporary, open(temporary, 'wb') as out:
+    with atomic_file(file, '.npz') as temporary, open(temporary, 'wb') as out:
         np.savez(out, **portraits._asdict())
 
 

@@ -64,7 +64,7 @@ def _jerk(x: np.ndarray, width: float) -> np.ndarray:
     u = np.clip(x / width, 0, 1)
     return u**3 * (10 - 15 * u + 6 * u**2)
 
-# %% ../../nbs/synthetic/acting.ipynb #249ae139
+# %% ../../nbs/synthetic/acting.ipynb #ed527f28
 HEAD_LIMITS = (60.0, 30.0, 45.0)  # degrees of yaw, pitch, roll
 _MEANS = ((10.0, 26.0), (7.0, 13.0), (4.5, 15.0))  # deviation of a clip's mean: usually, and for one clip in four
 _DRIFT = (9.0, 5.0, 4.0)  # deviation of the slow movement of a speaker of liveliness 1
@@ -93,7 +93,7 @@ def _shakes(rng: np.random.Generator, time: np.ndarray, lively: float) -> np.nda
         out += np.sign(u[3] - 0.5) * size * window * np.sin(2 * np.pi * phase)
     return out
 
-
+# %% ../../nbs/synthetic/acting.ipynb #d8dccaea
 def _turns(rng: np.random.Generator, time: np.ndarray, lively: float, size: float, rate: float) -> np.ndarray:
     "Turn away (or tilt) by up to `size` degrees for a while and come back, (T,) degrees."
     out = np.zeros(len(time))
@@ -103,7 +103,7 @@ def _turns(rng: np.random.Generator, time: np.ndarray, lively: float, size: floa
         out += angle * hold(time, start, 2 * rise + _between(u[3], 0.2, 3.0), rise, rise * _between(u[4], 0.8, 1.5))
     return out
 
-
+# %% ../../nbs/synthetic/acting.ipynb #35abf672
 def head_track(
     seed: int,
     n_frames: int,
@@ -132,7 +132,7 @@ def head_track(
         )
     return pose.astype(np.float32)
 
-# %% ../../nbs/synthetic/acting.ipynb #5d556a97
+# %% ../../nbs/synthetic/acting.ipynb #e46cc78c
 def body_track(
     seed: int,
     head: np.ndarray,  # (T,6) of `head_track`
@@ -222,7 +222,7 @@ def gaze_track(seed: int, head: np.ndarray) -> np.ndarray:  # (T,2) degrees: yaw
     target, rng = _fixations(seeded_rng('gaze', int(seed)), len(head)), seeded_rng('tremor', int(seed))
     return eyes_in_head(head, target) + np.stack([smooth_noise(rng, len(head), 3, 0.5, 3) for _ in range(2)], 1) * 0.15
 
-# %% ../../nbs/synthetic/acting.ipynb #00916824
+# %% ../../nbs/synthetic/acting.ipynb #88289995
 _MICRO = (  # small movements: actions, deviation in per cent, share of it that each side has alone
     (('browInnerUp',), 5),
     (('browOuterUp_',), 5),
@@ -254,7 +254,7 @@ _FLASHES = (  # what flashes over a face for a moment
     ('noseSneer_',),
 )
 
-
+# %% ../../nbs/synthetic/acting.ipynb #4496512f
 def micro_track(seed: int, n_frames: int) -> np.ndarray:  # (T,52), at least 0
     "Small movements of a face without emotion."
     rng, time = seeded_rng('micro', int(seed)), np.arange(n_frames) / FPS
@@ -271,7 +271,7 @@ def micro_track(seed: int, n_frames: int) -> np.ndarray:  # (T,52), at least 0
             out[:, list(sides(name))] += (_between(u[3], 0.15, 0.6) * curve)[:, None]
     return out
 
-
+# %% ../../nbs/synthetic/acting.ipynb #701a6109
 def strength_track(level: int, seed: int, n_frames: int) -> np.ndarray:  # (T,)
     "How strongly an emotion of a level shows, frame by frame."
     rng, time = seeded_rng('strength', int(seed)), np.arange(n_frames) / FPS
@@ -283,7 +283,7 @@ def strength_track(level: int, seed: int, n_frames: int) -> np.ndarray:  # (T,)
         strength += _between(u[0], -0.35, 0.25) * hold(time, start, _between(u[1], 0.8, 2.5), _between(u[2], 0.25, 0.5))
     return LEVEL_STRENGTH[level] * np.clip(strength, 0, 1.3)
 
-
+# %% ../../nbs/synthetic/acting.ipynb #6f2289e3
 def emotion_track(
     emotion: str,  # one of `EMOTIONS`
     level: int,  # 0 to 3

@@ -42,7 +42,7 @@ class Camera:
     crf: int = 0  # of H.264 for films, 0 for none
     preset: str = 'veryfast'  # of x264
 
-# %% ../../nbs/synthetic/camera.ipynb #a87bc20e
+# %% ../../nbs/synthetic/camera.ipynb #b6d52d10
 def _white_balance(rng: np.random.Generator) -> tuple[float, float, float]:
     "Factors along warm and cold, and a little along green and magenta."
     warm, green = rng.normal(0, 0.07), rng.normal(0, 0.025)
@@ -72,7 +72,7 @@ def _processing(rng: np.random.Generator, poor: float) -> dict:
     grey = rng.random() < 0.03
     return dict(
         white=_white_balance(rng),
-        exposure=float(np.exp(rng.normal(0.0, 0.25))),
+        exposure=float(np.exp(rng.normal(0.0, 0.22))),
         shoulder=float(rng.uniform(0, 1)),
         contrast=float(np.clip(rng.normal(1.05, 0.12), 0.75, 1.4)),
         black=float(rng.uniform(0, 0.03)) if rng.random() < 0.3 else 0.0,

@@ -116,7 +116,7 @@ _CODES = {  # at the strongest level
 }
 PROTOTYPES = {emotion: np.stack([units(code) for code in codes]) for emotion, codes in _CODES.items()}  # (P,52) each
 
-# %% ../../nbs/synthetic/expressions.ipynb #a4f24083
+# %% ../../nbs/synthetic/expressions.ipynb #551730cc
 class FaceStyle(NamedTuple):
     "How a person's face moves and rests."
 
@@ -158,7 +158,7 @@ _REST = (  # of resting faces: action, mean and deviation in per cent; what fall
     ('jawOpen', -2, 3),
 )
 
-
+# %% ../../nbs/synthetic/expressions.ipynb #b7a184e3
 def sample_face_style(rng: np.random.Generator) -> FaceStyle:
     "Draw a person's style."
     gains, rest = np.ones(len(FACE_ACTIONS)), np.zeros(len(FACE_ACTIONS))
@@ -193,7 +193,7 @@ def _other_side(name: str) -> str:
 
 _MIRROR = np.array([ACTION[_other_side(n)] for n in FACE_ACTIONS])
 
-# %% ../../nbs/synthetic/expressions.ipynb #ec99a0b3
+# %% ../../nbs/synthetic/expressions.ipynb #8b1d8d4b
 LEVEL_STRENGTH = (0.0, 0.45, 0.74, 1.0)  # of levels 0 to 3
 _LATE = ('jawOpen', 'mouthUpperUp_', 'mouthLowerDown_', 'mouthFunnel', 'tongueOut', 'eyeWide_')
 _POWER = np.ones(len(FACE_ACTIONS))
@@ -218,7 +218,7 @@ def styled_emotion(
     shown = weights * style.gains * np.maximum(strength, 0) ** _POWER
     return plausible(shown + style.rest * (1 - 0.7 * np.clip(strength, 0, 1)))
 
-
+# %% ../../nbs/synthetic/expressions.ipynb #bb624827
 def emotion_weights(
     emotion: str,  # one of `EMOTIONS`
     level: int,  # 0 to 3
@@ -253,7 +253,7 @@ def gaze_actions(
         out[..., ACTION[name]] = np.maximum(value, 0)
     return out
 
-# %% ../../nbs/synthetic/expressions.ipynb #a0cedf7b
+# %% ../../nbs/synthetic/expressions.ipynb #ec1fed08
 _SIDEWAYS = ('jawLeft', 'jawRight', 'mouthLeft', 'mouthRight')  # both together would be none
 _ALONE = tuple(
     n for n in FACE_ACTIONS if not n.startswith(('eyeLook', 'eyeBlink')) and n not in ('mouthClose', 'tongueOut')
@@ -267,7 +267,7 @@ def _random_mouth(rng: np.random.Generator) -> np.ndarray:  # (52,)
         weights[0, k] += rng.uniform(0.3, 1)
     return mouth_actions(weights, sample_articulation(rng))[0]
 
-
+# %% ../../nbs/synthetic/expressions.ipynb #b9c6583c
 def _random_eyes(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:  # (52,)
     "Gaze and lids: open, half and wholly closed, winks."
     spread = rng.choice([4.0, 11.0, 20.0])
@@ -281,7 +281,7 @@ def _random_eyes(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:  # (
         face[lids[rng.integers(2)]] = rng.uniform(0.7, 1)
     return face
 
-
+# %% ../../nbs/synthetic/expressions.ipynb #12555052
 def random_face(rng: np.random.Generator) -> np.ndarray:  # (52,) in [0,1]
     "Draw the weights of a single picture."
     style = sample_face_style(rng)

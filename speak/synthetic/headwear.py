@@ -65,7 +65,7 @@ def skull(shape: FaceShape) -> RadiusMap:
         gaussian_filter(maximum_filter(radius, 2, mode=('nearest', 'wrap')), 1.0, mode=('nearest', 'wrap'))
     )
 
-# %% ../../nbs/synthetic/headwear.ipynb #63fa9dc9
+# %% ../../nbs/synthetic/headwear.ipynb #db3d0b5e
 class Brim(NamedTuple):
     "The plane in which a hat ends: height over the eyes in front, and how much lower it is a unit behind."
 
@@ -128,11 +128,12 @@ def tucked(hair: Hair, cover: Cover) -> Hair:
 
 
 def _cover(head: RadiusMap, brim: Brim, room: float) -> Cover:
-    "Over the brim hair stays within `room` of the head."
+    "Over the brim hair stays within `room` of the head, and swells out below it."
     polar = (np.arange(48) + 0.5)[:, None] / 48 * np.pi * np.ones((1, 96))
     azimuth = (np.arange(96) + 0.5)[None] / 96 * 2 * np.pi * np.ones((48, 1))
     radius = head.at(polar, azimuth) + room
-    return Cover(RadiusMap(np.where(brim.below(_rays(polar, azimuth, radius)) < 0.02, radius, np.inf)))
+    below = brim.below(_rays(polar, azimuth, radius))
+    return Cover(RadiusMap(np.where(below < 0.3, radius + np.clip(below, 0, None), np.inf)))
 
 # %% ../../nbs/synthetic/headwear.ipynb #edf68488
 def _hard(mesh: Mesh, colour: np.ndarray, gloss: float = 0.1, sharpness: float = 15.0) -> Worn:

@@ -51,7 +51,7 @@ def level(light: Light) -> float:
     total = np.clip(total, 0, None) + np.clip(turns @ light.lamps.T, 0, None) @ light.colours
     return float((total @ (0.2126, 0.7152, 0.0722)).mean())
 
-# %% ../../nbs/synthetic/light.ipynb #642e6701
+# %% ../../nbs/synthetic/light.ipynb #78c92b4e
 def _studio(rng):
     "Key, fill and rim, as in portraits and on television."
     side, warm = rng.choice([-1, 1]), rng.normal(0, 0.1)
@@ -148,7 +148,7 @@ def sample_light(rng: np.random.Generator) -> Light:
     for row, (azimuth, elevation, colour) in enumerate(lamps):
         directions[row], colours[row] = towards(azimuth, elevation), colour
     light = Light(sky, directions, colours, float(softness))
-    gain = np.float32(np.exp(rng.normal(-0.35, 0.22)) / max(level(light), 0.15))
+    gain = np.float32(np.exp(rng.normal(-0.42, 0.22)) / max(level(light), 0.15))
     return Light(sky * gain, directions, colours * gain, float(softness))
 
 # %% ../../nbs/synthetic/light.ipynb #30756ad0
@@ -472,7 +472,7 @@ def _write(canvas: Canvas, text: str, x: float, y: float, height: float, colour:
     ink = text_mask(text, height, size)
     i, j = round(x * size), round(y * size)
     cover = np.zeros((size, size), np.float32)
-    part = cover[max(0, j) : max(0, j + ink.shape[0]), max(0, i) : max(0, i + ink.shape[1])]
+    part = cover[max(0, j) : j + ink.shape[0], max(0, i) : i + ink.shape[1]]
     part[:] = ink[max(0, -j) :, max(0, -i) :][: part.shape[0], : part.shape[1]]
     canvas.paint(cover, colour)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIPSTICKS', 'EYE_SHADOWS', 'IRISES', 'sample_skin', 'sample_eyes', 'sample_teeth', 'person']
 
-# %% ../../nbs/synthetic/people.ipynb #682dcd1a
+# %% ../../nbs/synthetic/people.ipynb #a0df6e10
 from functools import lru_cache
 
 import numpy as np
@@ -18,8 +18,8 @@ from .hair_style import HairStyle, sample_hair_style, scalp_look
 from .motion import seeded_rng
 from .picture import Model, build_model
 from .scene import Person
-from .skin import SkinStyle, linear
-from .clothes import sample_clothes
+from .skin import SkinStyle, linear, skin_colour
+from .wardrobe import fitted, sample_worn
 
 # %% ../../nbs/synthetic/people.ipynb #a2e85acb
 LIPSTICKS = linear(
@@ -78,7 +78,7 @@ def sample_teeth(rng: np.random.Generator, shape: FaceShape) -> np.ndarray:  # (
     white, yellow = np.array([0.93, 0.91, 0.87]), np.array([0.72, 0.61, 0.44])
     return (white * (1 - stained) + yellow * stained).astype(np.float32)
 
-# %% ../../nbs/synthetic/people.ipynb #d368899e
+# %% ../../nbs/synthetic/people.ipynb #3dac48fb
 @lru_cache(48)
 def person(
     seed: int,
@@ -89,13 +89,14 @@ def person(
     shape = sample_shape(seeded_rng('shape', head))
     rng = seeded_rng('look', look)
     style = sample_hair_style(rng, shape)
-    worn = sample_clothes(rng, shape)
     skin = sample_skin(rng, shape, style)
+    outfit = sample_worn(rng, shape, skin_colour(skin))
     hair = grow_scalp_hair(style, shape, rng)
     face_hair = (grow_brows(style, shape, rng), *grow_lashes(style, shape, rng), *grow_beard(style, shape, rng))
     dressed = Person(
-        worn=tuple(worn),
-        hair=hair,
+        worn=outfit.worn,
+        lenses=outfit.lenses,
+        hair=fitted(outfit, hair),
         face_hair=face_hair,
         eye_colour=sample_eyes(rng, shape),
         tooth_colour=sample_teeth(rng, shape),

@@ -189,25 +189,26 @@ class Mouth(NamedTuple):
 
     jaw: float  # lowered, 0 (raised) to 1 (open vowel)
     lips: float  # gap between the inner lips, 0 (shut) to 1 (open vowel)
-    dominance: float  # over neighbours; 1 is a consonant of the tongue
+    dominance: float  # over neighbours; 1.5 is a vowel
 
 
+_CLOSE_JAW, _CLOSE_LIPS = 0.2, 0.45  # of a close unrounded vowel
 _ROUNDING = 0.5  # share of the gap that rounding leaves
 _NEUTRAL = Mouth(0.25, 0.3, 1.0)
 _CONSONANT_MOUTHS = {  # viseme: mouth
     'sil': _NEUTRAL,
     'MBP': Mouth(0.25, 0.0, 60.0),
     'FV': Mouth(0.20, 0.1, 40.0),
-    'W': Mouth(0.25, 0.1, 4.0),
-    'SZ': Mouth(0.10, 0.25, 2.5),
-    'SH': Mouth(0.15, 0.25, 2.5),
-    'TH': Mouth(0.25, 0.35, 1.5),
-    'DTN': Mouth(0.30, 0.45, 1.0),
-    'L': Mouth(0.40, 0.5, 1.0),
+    'W': Mouth(0.25, 0.15, 4.0),
+    'SZ': Mouth(0.10, 0.35, 1.5),
+    'SH': Mouth(0.15, 0.3, 1.5),
+    'TH': Mouth(0.25, 0.4, 0.7),
+    'DTN': Mouth(0.30, 0.45, 0.5),
+    'L': Mouth(0.40, 0.5, 0.5),
     'R': Mouth(0.35, 0.35, 1.0),
-    'KG': Mouth(0.50, 0.5, 0.5),
-    'IY': Mouth(0.20, 0.2, 1.0),
-    'UW': Mouth(0.20, 0.1, 2.0),
+    'KG': Mouth(0.50, 0.5, 0.3),
+    'IY': Mouth(_CLOSE_JAW, _CLOSE_LIPS, 1.0),
+    'UW': Mouth(_CLOSE_JAW, _CLOSE_LIPS * _ROUNDING, 2.0),
 }
 
 
@@ -220,9 +221,12 @@ def mouth_of(letter: str) -> Mouth:
         return Mouth(0.25, 0.1, 10.0)
     if p.manner != 'vowel':
         return _CONSONANT_MOUTHS[viseme_of(letter)]
-    jaw = 0.2 + 0.8 * HEIGHTS.index(p.height) / (len(HEIGHTS) - 1)
+    if letter == 'ə':
+        return _NEUTRAL._replace(dominance=0.3)
+    height = HEIGHTS.index(p.height) / (len(HEIGHTS) - 1)
+    jaw, lips = (close + (1 - close) * height for close in (_CLOSE_JAW, _CLOSE_LIPS))
     rounded = p.rounded or letter in ('ɚ', 'ɝ')  # English r rounds the lips a little
-    return Mouth(jaw, jaw * (_ROUNDING if rounded else 1), 0.5 if p.height == 'mid' else 1.5)
+    return Mouth(jaw, lips * (_ROUNDING if rounded else 1), 1.5)
 
 # %% ../../nbs/synthetic/phonetics.ipynb #e3829640
 class Held(NamedTuple):

@@ -509,7 +509,7 @@ def draw(
     marks = placed.world[head_model().landmarks]
     gap = np.linalg.norm(marks[62] - marks[66])
     front, upper, lower = model.mouth
-    mouth = Mouth(float(np.clip(0.55 + 1.5 * gap, 0.55, 1.0)), model.person.tooth_colour, front, upper, lower)
+    mouth = Mouth(float(np.clip(0.72 + 1.2 * gap, 0.72, 1.0)), model.person.tooth_colour, front, upper, lower)
     image, shares = background.astype(np.float32).copy(), np.zeros((size, size, len(SEGMENTS)), np.uint8)
     shade(
         surface, model.texture.colour, model.texture.gloss, _relief(model, actions), lamps, _eyes(model, placed, actions),

@@ -106,7 +106,7 @@ _SHAPES = {  # per cent
 }
 VISEME_ACTIONS = np.stack([face_weights(**_SHAPES[v]) / 100 for v in VISEMES])  # (20,52)
 
-# %% ../../nbs/synthetic/visemes.ipynb #4cd03b24
+# %% ../../nbs/synthetic/visemes.ipynb #53a13ed0
 class Articulation(NamedTuple):
     "How a person moves the mouth in speech; 1 is usual."
 
@@ -119,7 +119,7 @@ class Articulation(NamedTuple):
     jaw_side: float  # -0.1 to 0.1: sideways movement of the opening jaw
     parted: float  # how far the lips are apart in silence: 0 for a speaker who closes them
 
-
+# %% ../../nbs/synthetic/visemes.ipynb #08b22ade
 def sample_articulation(rng: np.random.Generator) -> Articulation:
     "Draw a speaker, from mumbling to over-articulated."
     effort = float(np.clip(np.exp(rng.normal(-0.02, 0.24)), 0.5, 1.5))
@@ -147,7 +147,7 @@ def _gains(style: Articulation) -> np.ndarray:  # (52,)
                 out[k] = gain * (1 + style.one_sided * (1 - 2 * side) if name.endswith('_') else 1)
     return out
 
-# %% ../../nbs/synthetic/visemes.ipynb #423c4598
+# %% ../../nbs/synthetic/visemes.ipynb #da99dc2a
 CLOSED_JAW = 0.12  # the widest jaw behind closed lips
 
 
@@ -174,7 +174,7 @@ def close_lips(
     out[:, close] = np.minimum(out[:, close] * (1 - closure) + shut * closure, out[:, jaw])
     return out
 
-
+# %% ../../nbs/synthetic/visemes.ipynb #14464af1
 def mouth_actions(
     viseme_weights: np.ndarray,  # (T,20) of `VISEMES`, each in [0,1]: `phonetics.viseme_tracks`
     style: Articulation,

@@ -152,7 +152,7 @@ def _speak_flite(text: str, speaker: Speaker, language: str) -> Speech:
 
 # %% ../../nbs/synthetic/voices.ipynb #c0368843
 _KOKORO_RATE, _KOKORO_UNIT_S = 24_000, 0.025
-_KOKORO_LATE_S = 0.045  # by which the boundaries that its durations give are late; see the test of all engines
+_KOKORO_LATE_S = 0.062  # by which the boundaries that its durations give are late, by the measure below
 _PITCH_CURVE, _DURATIONS = '/encoder/F0_proj/Conv_output_0', '/encoder/Clip_output_0'
 
 
