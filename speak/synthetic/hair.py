@@ -60,13 +60,13 @@ def _locks(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     leaders = np.arange(count)
     return cKDTree(features[:count]).query(features)[1].astype(np.int64), leaders
 
-# %% ../../nbs/synthetic/hair.ipynb #6328e1cf
+# %% ../../nbs/synthetic/hair.ipynb #a69b9be0
 def _strands(growth: Growth, roots: Roots, cut: Cut, solid: Obstacle, style: HairStyle, rng: np.random.Generator):
     "Points (S,K,3) of a cut's strands and the number of each one's lock."
     points = grow_strands(growth, solid, cut.points)
     n = len(points)
-    side = growth.side + 2 * (growth.side == 0)
-    lock, leaders = _locks(np.concatenate([roots.canonical, 0.3 * side[:, None]], 1), cut.locks)
+    apart = np.sign(growth.side) + 3 * (growth.cut > 0)  # the fringe and the sides have locks of their own
+    lock, leaders = _locks(np.concatenate([roots.canonical, 0.5 * apart[:, None]], 1), cut.locks)
     if cut.wave > 0:
         phase = rng.uniform(0, 2 * np.pi, len(leaders))[lock] + rng.normal(0, 0.6, n) * (1 + (growth.cut > 0))
         size = cut.wave * rng.uniform(0.6, 1.3, len(leaders))[lock] * np.minimum(1, growth.length / 0.3)
@@ -181,7 +181,7 @@ def braid(
     points = points.reshape(-1, path.shape[1], 3)
     return points[rng.permutation(len(points))]
 
-# %% ../../nbs/synthetic/hair.ipynb #a952ea40
+# %% ../../nbs/synthetic/hair.ipynb #979e9aa3
 def _rows(style: HairStyle, solid: Obstacle, rng: np.random.Generator) -> np.ndarray:
     "Paths (B,P,3) of cornrows over the scalp, from the hairline to the nape, and down from there."
     rows, p = int(rng.integers(8, 14)), 70
@@ -227,20 +227,21 @@ def _braided_hair(
         count = int(rng.integers(110, 190))
         chosen = _spread_out(roots.canonical, count)
         few = Roots(*(a[chosen] for a in roots))
-        paths, radius, per_bundle = grow_strands(plan(few, cut, style, rng), solid, 64), rng.uniform(0.035, 0.055), 5
+        paths, radius, per_bundle = grow_strands(plan(few, cut, style, rng), solid, 52), rng.uniform(0.035, 0.055), 5
     points = braid(paths, radius, per_bundle, rng)
     lock = rng.integers(0, 50, len(points))
     colour = _tints(style, lock, rng.uniform(0.7, 1, len(points)), 0 * points[:, 0], rng)
     return (replace(_as_hair(points, colour, cut), width=0.018, taper=0.1),)
 
-# %% ../../nbs/synthetic/hair.ipynb #3e52f708
+# %% ../../nbs/synthetic/hair.ipynb #cc4db1c7
 def grow_scalp_hair(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> tuple[Hair, ...]:
     "The hair of a person's head."
     if style.style == 'bald':
         return ()
     cut = cut_of(style, rng)
     roots = scatter_roots(style, shape, cut.strands, rng)
-    solid = obstacle(shape, style.over_ears and cut.sides > 0.3 and style.style not in ('bun', 'ponytail'))
+    over_ears = style.style not in ('bun', 'ponytail') and cut.sides > (0.3 if style.over_ears else 1.0)
+    solid = obstacle(shape, over_ears)
     if style.style in ('cornrows', 'braids'):
         return _braided_hair(roots, cut, style, solid, rng)
     if style.style in ('bun', 'ponytail'):

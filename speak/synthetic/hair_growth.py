@@ -74,7 +74,7 @@ def scatter_roots(style: HairStyle, shape: FaceShape, count: int, rng: np.random
     points = (shape.vertices[corners] * weights).sum(1)
     return Roots(*(np.ascontiguousarray(a[keep], dtype=np.float32) for a in (q, points, normal, inside)))
 
-# %% ../../nbs/synthetic/hair_growth.ipynb #ac0d33db
+# %% ../../nbs/synthetic/hair_growth.ipynb #73720a7a
 SKULL = np.array([0, 0.30, -0.80], np.float32)  # the middle of the skull
 NECK_Z, NECK_LOW, NECK_HIGH = -1.05, -2.2, 0.1  # axis and heights of the neck's map
 SHOULDER_X, SHOULDER_Z = 3.0, (-2.4, 0.6)
@@ -89,7 +89,7 @@ class Obstacle(NamedTuple):
     shoulders: np.ndarray  # (64,96) float32 height by z and x
     face: np.ndarray  # (2,F) float32 heights, rising, and the half width of the face there
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #8810251a
 def _around_map(vertices, triangles, rows, centre_z, shape):
     "The largest radius by row (N,) and by angle around the vertical axis."
     height, width = shape
@@ -125,7 +125,7 @@ def _obstacle_triangles() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     high = y > -1.25
     return skin[high], skin[high & ~ears], skin[(y < 0.3) & (y > -2.3) & ~ears], skin[y < -1.4]
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #b045bbc0
 def obstacle(shape: FaceShape, ears: bool) -> Obstacle:
     "The maps of a person's head, with ears or without: hair goes over ears or behind them."
     v, (with_ears, without, neck, body) = shape.vertices, _obstacle_triangles()
@@ -145,12 +145,13 @@ def obstacle(shape: FaceShape, ears: bool) -> Obstacle:
     draw_depth(np.stack([x, z, -v[:, 1]], 1).astype(np.float32), body, depth)
     marks = v[head_model().landmarks]
     side = (np.abs(marks[:9]) + np.abs(marks[16:7:-1])) / 2
-    heights = np.array([-1.30, marks[8, 1], marks[6, 1], marks[4, 1], marks[2, 1], 0.0, 0.30, 0.52, 0.72, 0.80])
     cheek = float(side[2, 0])
-    widths = np.array([0.0, 0.14, side[6, 0], side[4, 0], cheek, cheek, 0.92 * cheek, 0.72 * cheek, 0.36 * cheek, 0.1])
+    heights = np.array([-2.6, marks[7, 1], marks[6, 1], marks[4, 1], marks[2, 1], 0.0, 0.30, 0.52, 0.72, 0.80])
+    widths = np.array([0.42, 0.42, side[6, 0], side[4, 0], cheek, cheek, 0.92 * cheek, 0.72 * cheek, 0.36 * cheek, 0.1])
+    widths[2:4] = np.maximum(widths[2:4], 0.45)
     return Obstacle(skull, around, -depth, np.stack([heights, widths]).astype(np.float32))
 
-# %% ../../nbs/synthetic/hair_growth.ipynb #39d6181c
+# %% ../../nbs/synthetic/hair_growth.ipynb #e6342a80
 @njit(cache=True, error_model='numpy')
 def _at(table, row, column, wrap):
     "Bilinear value of a map; columns go round if `wrap`."
@@ -167,7 +168,7 @@ def _at(table, row, column, wrap):
     lower = table[i + 1, left] * (1 - b) + table[i + 1, right] * b
     return upper * (1 - a) + lower * a
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #701ee490
 @njit(cache=True, error_model='numpy')
 def shoulder_height(solid, x, z):
     "How high the body reaches at a place."
@@ -195,16 +196,16 @@ def push_out(solid, gap, place):
         around = np.arctan2(x, z)
         level = (place[1] - NECK_LOW) / (NECK_HIGH - NECK_LOW) * 48
         wanted = _at(solid.neck, level, (around + np.pi) / (2 * np.pi) * 96, True) + gap
-        if r < wanted and r > 0.25 and wanted < 1.15:
+        if r < wanted and r > 0.25 and wanted < 0.80:
             place[0], place[2] = x * wanted / r, z * wanted / r + NECK_Z
     if place[1] < -1.3:
         return shoulder_height(solid, place[0], place[2]) + gap + 0.05
     return -9.0
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #75c803b4
 @njit(cache=True, error_model='numpy')
 def face_width(face, y):
-    "Half the width of the face at a height, 0 above and below it."
+    "Half the width of face and throat at a height, 0 above them."
     n = face.shape[1]
     if y <= face[0, 0] or y >= face[0, n - 1]:
         return 0.0
@@ -214,7 +215,7 @@ def face_width(face, y):
     t = (y - face[0, k]) / (face[0, k + 1] - face[0, k])
     return face[1, k] * (1 - t) + face[1, k + 1] * t
 
-# %% ../../nbs/synthetic/hair_growth.ipynb #cdb227d6
+# %% ../../nbs/synthetic/hair_growth.ipynb #7f35d988
 class Growth(NamedTuple):
     "What S strands grow by."
 
@@ -253,7 +254,7 @@ def _turn(g, s, walked, place, direction):
     direction[2] = pull * g.comb[s, 2] + drawn * tz - wide * (place[2] - NECK_Z) / out
     return far
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #be8c8575
 @njit(cache=True, error_model='numpy')
 def _walk(g, s, solid, step, path):
     "Fill `path` (N,3) with a strand; returns how many points it has."
@@ -278,7 +279,7 @@ def _walk(g, s, solid, step, path):
             forward = 1.0 if before[2] > RIDGE else -1.0
             place[0], place[1] = before[0] + 0.3 * (place[0] - before[0]), min(ground, before[1] + 0.3 * step)
             place[2] = before[2] + forward * 0.85 * step
-        if g.side[s] != 0 and place[2] > -0.62:
+        if g.side[s] != 0 and place[2] > (-0.62 if place[1] > -1.0 else -0.85):
             wide = face_width(solid.face, place[1]) + 0.3 * g.layer[s]
             if place[0] * g.side[s] < wide:
                 place[0] += np.sign(g.side[s]) * min(0.9 * step, wide - place[0] * g.side[s])
@@ -294,7 +295,7 @@ def _walk(g, s, solid, step, path):
             d[i] /= length
     return path.shape[0]
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #cf730f0f
 @njit(cache=True, error_model='numpy')
 def grow_strands(g: Growth, solid: Obstacle, n_points):
     "Points (S,K,3) float32 of strands, evenly spaced along each."
@@ -311,7 +312,7 @@ def grow_strands(g: Growth, solid: Obstacle, n_points):
                 out[s, k, j] = path[i, j] * (1 - t) + path[min(i + 1, n - 1), j] * t
     return out
 
-# %% ../../nbs/synthetic/hair_growth.ipynb #3e6d2c7e
+# %% ../../nbs/synthetic/hair_growth.ipynb #b5e16eb1
 @njit(cache=True, error_model='numpy')
 def gather(points, lock, leaders, closeness, power):
     "Draw strands towards the leader of their lock."
@@ -325,7 +326,7 @@ def gather(points, lock, leaders, closeness, power):
             for j in range(3):
                 points[s, k, j] += w * (points[leader, k, j] - points[s, k, j])
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #1e11423b
 @njit(cache=True, error_model='numpy')
 def wind(points, phase, size, wavelength, flat, middle):
     "Wind strands around their own way: `size` (S,) units wide, one turn every `wavelength` (S,) units."
@@ -358,7 +359,7 @@ def wind(points, phase, size, wavelength, flat, middle):
             for j in range(3):
                 points[s, k, j] += moved[k, j]
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #1cf53fa4
 @njit(cache=True, error_model='numpy')
 def push_all_out(points, side, solid, gap):
     "Push strands (S,K,3) out of the head, and out of the face to the side (S,) that they give way to."
@@ -368,7 +369,7 @@ def push_all_out(points, side, solid, gap):
             for j in range(3):
                 place[j] = points[s, k, j]
             push_out(solid, gap, place)
-            if side[s] != 0 and place[2] > -0.62:
+            if side[s] != 0 and place[2] > (-0.62 if place[1] > -1.0 else -0.85):
                 wide = face_width(solid.face, place[1])
                 if place[0] * side[s] < wide:
                     place[0] += 0.7 * (wide / abs(side[s]) * np.sign(side[s]) - place[0])

@@ -11,8 +11,8 @@ from numba import njit
 
 from .shading import Lamps, lit_share
 
-# %% ../../nbs/synthetic/strands.ipynb #0258e122
-THINNEST_HAIR, THINNEST_FACE_HAIR = 1.3, 0.6  # samples
+# %% ../../nbs/synthetic/strands.ipynb #52cfe944
+THINNEST_HAIR, THINNEST_FACE_HAIR = 1.6, 0.6  # samples
 
 
 def visible_strands(
@@ -101,7 +101,7 @@ def _hidden(far, x0, y0, x1, y1, margin, nearest):
                 return False
     return True
 
-# %% ../../nbs/synthetic/strands.ipynb #e56eecc6
+# %% ../../nbs/synthetic/strands.ipynb #0065c1ad
 @njit(cache=True, error_model='numpy')
 def _lay(a, b, near, share, label, first, second, t, depth, triangle, cover, strand, colour):
     "Cover a share of a sample that is still free."
@@ -119,7 +119,7 @@ def _lay(a, b, near, share, label, first, second, t, depth, triangle, cover, str
     cover[a, b] = 1
     depth[a, b], triangle[a, b] = near, -2 - np.int32(strand[a, b])
 
-
+# %% ../../nbs/synthetic/strands.ipynb #2a494399
 @njit(cache=True, error_model='numpy')
 def draw_strands(
     world,  # (S,K,3) float32, in front of the camera at (0,0,`eye`), from the nearest to the farthest
