@@ -398,8 +398,8 @@ def _draw_hair(hairs: list, placed: Placed, lamps: Lamps, view: View, samples: S
         bias = np.float32(0.012 if isinstance(hair, FaceHair) else 0.0)
         draw_strands(
             world[order], points[order], np.float32(width), hair.taper, hair.colour[order],
-            SEGMENTS.index(hair.segment), centre, hair.root_light, hair.shine, view.distance, lamps, bias, samples.depth, samples.triangle, samples.cover,
-            samples.strand, samples.colour,
+            SEGMENTS.index(hair.segment), centre, hair.root_light, hair.shine, view.distance, lamps, bias,
+            samples.depth, samples.triangle, samples.cover, samples.strand, samples.colour,
         )  # fmt: skip
 
 
@@ -512,9 +512,10 @@ def draw(
     mouth = Mouth(float(np.clip(0.72 + 1.2 * gap, 0.72, 1.0)), model.person.tooth_colour, front, upper, lower)
     image, shares = background.astype(np.float32).copy(), np.zeros((size, size, len(SEGMENTS)), np.uint8)
     shade(
-        surface, model.texture.colour, model.texture.gloss, _relief(model, actions), lamps,
-        _eyes(model, placed, actions), mouth, view.distance, 2 * size * view.scale * view.distance, _crevices(samples.depth), samples.depth,
-        samples.triangle, samples.corner, samples.cover, samples.strand, samples.colour, image, shares,
+        surface, model.texture.colour, model.texture.gloss, _relief(model, actions), lamps, _eyes(model, placed,
+        actions), mouth, view.distance, 2 * size * view.scale * view.distance, _crevices(samples.depth),
+        samples.depth, samples.triangle, samples.corner, samples.cover, samples.strand, samples.colour, image,
+        shares,
     )  # fmt: skip
     _lay_glass(model, placed, lamps, light.softness, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)
