@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter, zoom
 from ..labels import FACE_ACTIONS
 from .contact import settle
 from .face_shape import FaceShape, canonical_vertices
-from .head_model import PARTS, HeadModel, head_model
+from .head_model import HeadModel, head_model
 from speak.synthetic.raster import (
     FAR,
     Samples,
@@ -28,9 +28,9 @@ from speak.synthetic.raster import (
     draw_triangles,
     vertex_normals,
 )
-from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person, Worn
+from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person
 from .shading import Eyes, Lamps, Mouth, Surface, look_through, shade
-from .skin import SkinStyle, SkinTexture, paint, paint_texture, skin_colour, smooth
+from .skin import SkinStyle, SkinTexture, paint, paint_texture, smooth
 from .strands import THINNEST_FACE_HAIR, THINNEST_HAIR, draw_strands, visible_strands
 from .visemes import sides
 
@@ -397,9 +397,9 @@ def _draw_hair(hairs: list, placed: Placed, lamps: Lamps, view: View, samples: S
         order = np.argsort(points[:, points.shape[1] // 2, 2])
         bias = np.float32(0.012 if isinstance(hair, FaceHair) else 0.0)
         draw_strands(
-            world[order], points[order], np.float32(width), hair.taper, hair.colour[order], SEGMENTS.index(hair.segment), centre,
-            hair.root_light, hair.shine, view.distance, lamps, bias, samples.depth, samples.triangle, samples.cover,
-            samples.strand, samples.colour,
+            world[order], points[order], np.float32(width), hair.taper, hair.colour[order],
+            SEGMENTS.index(hair.segment), centre, hair.root_light, hair.shine, view.distance, lamps, bias,
+            samples.depth, samples.triangle, samples.cover, samples.strand, samples.colour,
         )  # fmt: skip
 
 
@@ -512,9 +512,10 @@ def draw(
     mouth = Mouth(float(np.clip(0.72 + 1.2 * gap, 0.72, 1.0)), model.person.tooth_colour, front, upper, lower)
     image, shares = background.astype(np.float32).copy(), np.zeros((size, size, len(SEGMENTS)), np.uint8)
     shade(
-        surface, model.texture.colour, model.texture.gloss, _relief(model, actions), lamps, _eyes(model, placed, actions),
-        mouth, view.distance, 2 * size * view.scale * view.distance, _crevices(samples.depth), samples.depth,
-        samples.triangle, samples.corner, samples.cover, samples.strand, samples.colour, image, shares,
+        surface, model.texture.colour, model.texture.gloss, _relief(model, actions), lamps, _eyes(model, placed,
+        actions), mouth, view.distance, 2 * size * view.scale * view.distance, _crevices(samples.depth),
+        samples.depth, samples.triangle, samples.corner, samples.cover, samples.strand, samples.colour, image,
+        shares,
     )  # fmt: skip
     _lay_glass(model, placed, lamps, light.softness, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)
