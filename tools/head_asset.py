@@ -39,10 +39,12 @@ MASKS = ('lips', 'eyelids', 'ears', 'inside-mouth')
 HEAD_ISLAND = (0.640, 0.145, 0.995, 0.855)  # left, top, right, bottom, from the texture's upper left corner
 EAR_ISLANDS = (((0.010, 0.365, 0.080, 0.455), (0.925, 0.147)), ((0.084, 0.365, 0.155, 0.455), (0.925, 0.763)))
 MASK_WIDTH = 512  # texels over the head's island
-# Vertices of base.obj at the 68 landmarks of iBUG's annotation.
-LANDMARKS = """5765 5455 5421 5242 895 915 891 914 5296 7616 7593 7617 7597 11851 12020 12054 12362 262 224 222 233 228
-    7001 7006 6996 6998 7031 132 131 201 5054 288 313 317 7076 7057 21 4848 4865 63 47 41 6847 11483 11466 6805 6825
-    6831 422 5354 450 455 7210 11956 7182 7235 7241 492 486 480 500 470 474 7226 7249 7236 493 481"""
+# Vertices of base.obj at the 68 landmarks of iBUG's annotation: contour and inner lips evenly spaced, brows to above
+# the inner corners of the eyes.
+LANDMARKS = """5765 5446 5443 5242 895 737 891 914 5296 7616 7593 7457 7597 11851 12042 12045 12362 262 224 222 223
+    208 6983 6997 6996 6998 7031 132 131 201 5054 288 313 317 7076 7057 21 4848 4865 63 47 41 6847 11483
+    11466 6805 6825 6831 422 5354 450 455 7210 11956 7182 7235 7241 492 486 480 500 5362 474 11964 7249
+    11962 493 5360"""
 
 
 class Mesh:

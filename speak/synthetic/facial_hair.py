@@ -67,15 +67,16 @@ _BROW = np.array([  # the canonical right half: x, y
 _BROW_ARCH = np.array([-0.004, -0.004, 0.0, 0.014, 0.026, 0.022, 0.006, -0.012])
 
 
-def _one_brow(style: HairStyle, side: int, height: float, length: float, rng: np.random.Generator):
+def _one_brow(style: HairStyle, side: int, height: float, ends: tuple[float, float], rng: np.random.Generator):
     "Places (S,3), directions (S,3) and lengths (S,) of a brow's strands on the canonical head."
     n = int(200 + 300 * style.brow_density)
     t = rng.beta(1.1, 1.25, n)
     across = rng.beta(1.8, 1.8, n) * 2 - 1
     thick = np.interp(t, [0, 0.12, 0.4, 0.75, 1], [0.8, 1.0, 0.95, 0.65, 0.2]) * style.brow_thickness / 2
     line = np.linspace(0, 1, len(_BROW))
-    x = np.interp(t * length, line, _BROW[:, 0]) - 0.02 * rng.random(n) * (t < 0.1)
-    y = np.interp(t * length, line, _BROW[:, 1] + style.brow_arch * _BROW_ARCH) + across * thick + height
+    along = ends[0] + t * (ends[1] - ends[0])
+    x = np.interp(along, line, _BROW[:, 0]) - 0.02 * rng.random(n) * (t < 0.1)
+    y = np.interp(along, line, _BROW[:, 1] + style.brow_arch * _BROW_ARCH) + across * thick + height
     angle = np.interp(t, [0, 0.12, 0.45, 1], [1.3, 0.85, 0.3, -0.35]) - 0.4 * across + rng.normal(0, 0.13, n)
     directions = np.stack([side * np.cos(angle), np.sin(angle), -0.4 * t], 1)
     lengths = np.interp(t, [0, 0.2, 0.7, 1], [0.05, 0.075, 0.07, 0.045]) * rng.uniform(0.6, 1.1, n)
@@ -85,8 +86,8 @@ def _one_brow(style: HairStyle, side: int, height: float, length: float, rng: np
 
 def grow_brows(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> FaceHair:
     "Both brows."
-    height, length = rng.normal(-0.008, 0.010), rng.uniform(0.9, 1.0)
-    parts = [_one_brow(style, side, height + rng.normal(0, 0.002), length, rng) for side in (1, -1)]
+    height, ends = rng.normal(-0.008, 0.010), (rng.uniform(0, 0.24), rng.uniform(0.9, 1.0))
+    parts = [_one_brow(style, side, height + rng.normal(0, 0.002), ends, rng) for side in (1, -1)]
     places, directions, lengths = (np.concatenate(p) for p in zip(*parts))
     order = rng.permutation(len(places))
     places, directions, lengths = places[order], directions[order], lengths[order]
