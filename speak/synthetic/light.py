@@ -472,7 +472,7 @@ def _write(canvas: Canvas, text: str, x: float, y: float, height: float, colour:
     ink = text_mask(text, height, size)
     i, j = round(x * size), round(y * size)
     cover = np.zeros((size, size), np.float32)
-    part = cover[max(0, j) : j + ink.shape[0], max(0, i) : i + ink.shape[1]]
+    part = cover[max(0, j) : max(0, j + ink.shape[0]), max(0, i) : max(0, i + ink.shape[1])]
     part[:] = ink[max(0, -j) :, max(0, -i) :][: part.shape[0], : part.shape[1]]
     canvas.paint(cover, colour)
 
