@@ -242,6 +242,7 @@ _REACH = {'ˈ': 1.0, 'ˌ': 0.9}
 _UNSTRESSED_REACH = 0.8
 _CLOSURE_S = 0.05
 _RELEASED = 0.65  # share of a plosive's time after which it is released
+_LONGEST_CLOSURE_S = 0.12  # of a plosive, which may be followed by silence
 _PAUSE_MARGIN_S = (0.04, 0.08)  # in which the mouth comes to rest, and leaves it
 
 
@@ -263,10 +264,10 @@ def hold_sounds(
             elif manner == 'vowel':
                 a, b, reach = a + 0.2 * step, b - 0.2 * step, _REACH.get(symbol[0], _UNSTRESSED_REACH)
             elif viseme_of(letter) in ('MBP', 'FV'):
-                b = a + _RELEASED * step if manner == 'plosive' else b
+                b = a + min(_RELEASED * step, _LONGEST_CLOSURE_S) if manner == 'plosive' else b
                 a = min(a, b - _CLOSURE_S)
             elif manner == 'plosive':
-                b = a + _RELEASED * step
+                b = a + min(_RELEASED * step, _LONGEST_CLOSURE_S)
             rows.append((letter, a, b, reach))
     letters, starts, ends, reach = zip(*rows) if rows else ((), (), (), ())
     return Held(list(letters), np.array(starts), np.array(ends), np.array(reach))

@@ -49,6 +49,8 @@ _GERMAN = Grammar(
         when='heute Morgen|im Februar|am Mittwoch|gestern Abend|nach dem Frühstück|jeden Tag|bald|im Sommer',
     ),
 )
+
+# %% ../../nbs/synthetic/sentences.ipynb #be8f8ee0
 _FRENCH = Grammar(
     ('fr', 'fr-be', 'fr-ch'),
     (
@@ -107,6 +109,8 @@ _SPANISH = Grammar(
         when='esta mañana|mañana|en febrero|cada domingo|después de comer|a mediodía|en verano|por la noche',
     ),
 )
+
+# %% ../../nbs/synthetic/sentences.ipynb #e1f2347e
 _ITALIAN = Grammar(
     ('it',),
     (
@@ -135,6 +139,8 @@ _ITALIAN = Grammar(
         when='stamattina|domani|a febbraio|ogni domenica|dopo pranzo|a mezzogiorno|in estate|di sera',
     ),
 )
+
+# %% ../../nbs/synthetic/sentences.ipynb #beff8885
 _MANDARIN = Grammar(
     ('cmn',),
     (

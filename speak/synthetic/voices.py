@@ -83,6 +83,7 @@ def draw_speaker(
 
 # %% ../../nbs/synthetic/voices.ipynb #b71c8a34
 _PEAK = 0.7
+_GAP_S = 0.06  # a silence within speech that is shorter belongs to the sound before it
 
 
 def _finish(
@@ -101,6 +102,8 @@ def _finish(
     for symbol, start, end in phonemes:
         start = min(max(start / speaker.formants, 0.0), seconds)
         if end <= max(start * speaker.formants, 0) or start >= seconds:
+            continue
+        if symbol == '_' and end - start * speaker.formants < _GAP_S and end < phonemes[-1][2]:
             continue
         if start <= rows[-1][1]:
             rows.pop()
@@ -234,6 +237,21 @@ def _sound_times(
             rows.append(['_' if sound == ' ' else sound, start, end])
     return [*rows, ['_', bounds[-2], bounds[-1] + _KOKORO_LATE_S]]
 
+# %% ../../nbs/synthetic/voices.ipynb #04243177
+_LOUD, _RING_S = 0.01, 0.03  # share of the peak that is loud; what a sound still lasts after it
+
+
+def _trim_tails(rows: list, wave: np.ndarray, rate: int) -> list:
+    "Sounds before a pause end where their sound does; the pause begins there. Rows are (IPA, start_s, end_s)."
+    loud, rows = np.abs(wave) > _LOUD * np.abs(wave).max(), [list(r) for r in rows]
+    for row, following in zip(rows, rows[1:]):
+        if following[0] == '_' != row[0]:
+            first, last = int(row[1] * rate), int(row[2] * rate)
+            at = np.flatnonzero(loud[first:last])
+            end = row[1] + (int(at[-1]) / rate if len(at) else 0) + _RING_S
+            row[2] = following[1] = min(row[2], end)
+    return rows
+
 # %% ../../nbs/synthetic/voices.ipynb #bf9ea74a
 def _speak_kokoro(text: str, speaker: Speaker, language: str) -> Speech:
     "By Kokoro, from espeak-ng's pronunciation."
@@ -254,7 +272,7 @@ def _speak_kokoro(text: str, speaker: Speaker, language: str) -> Speech:
             pitch=np.array([speaker.pitch / speaker.formants], np.float32),
         ),
     )
-    rows = _sound_times(script, durations.ravel() * _KOKORO_UNIT_S)
+    rows = _trim_tails(_sound_times(script, durations.ravel() * _KOKORO_UNIT_S), wave.ravel(), _KOKORO_RATE)
     return _finish(wave.ravel(), _KOKORO_RATE, rows, text, speaker)
 
 # %% ../../nbs/synthetic/voices.ipynb #2297d6c5
