@@ -103,7 +103,7 @@ def ipa_letters(
         text = text.replace(old, new)
     text = ''.join(c for c in unicodedata.normalize('NFD', text.replace('ç', 'Ç')) if not unicodedata.combining(c))
     text = text.replace('C', 'ç')  # whose cedilla is a part of the letter
-    found = []
+    found: list[str] = []
     while text:
         letter = next((x for x in _LONGEST if text.startswith(x)), None)
         if letter:
@@ -269,8 +269,8 @@ def hold_sounds(
             elif manner == 'plosive':
                 b = a + min(_RELEASED * step, _LONGEST_CLOSURE_S)
             rows.append((letter, a, b, reach))
-    letters, starts, ends, reach = zip(*rows) if rows else ((), (), (), ())
-    return Held(list(letters), np.array(starts), np.array(ends), np.array(reach))
+    columns = list(zip(*rows)) if rows else [()] * 4
+    return Held(list(columns[0]), *(np.array(column, float) for column in columns[1:]))
 
 # %% ../../nbs/synthetic/phonetics.ipynb #5af8bee8
 _BEFORE_S, _AFTER_S = 0.050, 0.038  # τ before and after a sound of dominance 1

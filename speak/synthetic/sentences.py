@@ -183,15 +183,15 @@ def sentence_in(
     if language == 'en':
         return sentence(index)
     grammar = _GRAMMARS[language]
-    n, template = divmod(index, len(grammar.templates))
-    template = grammar.templates[template]
+    count, kind = divmod(index, len(grammar.templates))
+    template = grammar.templates[kind]
     slots = [part.split('}')[0] for part in template.split('{')[1:]]
     choices = {slot: grammar.phrases[slot].split('|') for slot in slots}
     total = prod(len(c) for c in choices.values())
     step = int(total * 0.6180339887)
     while gcd(step, total) > 1:
         step += 1
-    n, words = n * step % total, {}
+    n, words = count * step % total, {}
     for slot in slots:
         n, digit = divmod(n, len(choices[slot]))
         words[slot] = choices[slot][digit]
