@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import SpeakError
-from ..faces.reader import Faces, FaceReader, read_faces
+from ..faces.reader import FaceReader, Faces, read_faces
 from ..faces.train import face_measures
 
 # %% ../../nbs/evaluation/real_people.ipynb #5102c14f

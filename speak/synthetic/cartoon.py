@@ -16,8 +16,8 @@ from scipy.spatial import Delaunay
 
 from ..caches import njit_cached
 from ..data.clips import N_HEAD_POINTS, N_SURFACE_POINTS
-from ..labels import ACTION_UNITS, ARTICULATORS
 from ..data.head_pose import HeadPlacement
+from ..labels import ACTION_UNITS, ARTICULATORS
 from .corpus import N_IDENTITIES, Clip, ClipTracks, GroundTruthFlow
 from .motion import seeded_rng
 from .motion import smoothstep as _step

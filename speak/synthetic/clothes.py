@@ -103,8 +103,8 @@ def trimmed(
         triangles, at = triangles[at.max(1) > -0.15], at[at.max(1) > -0.15]
         near = (at.min(1) < close) & (at.max(1) > -close)
         finer, pairs = subdivided(triangles[near], len(points))
-        mean = lambda a: np.concatenate([a, a[pairs].mean(1)])  # noqa: E731, B023
-        points, normals, q, follows = mean(points), unit(mean(normals)), mean(q), mean(follows)
+        points, normals, q, follows = (np.concatenate([a, a[pairs].mean(1)]) for a in (points, normals, q, follows))
+        normals = unit(normals)
         value = np.concatenate([value, cut(q[len(value) :])])
         triangles = np.concatenate([triangles[~near], finer])
     triangles = triangles[value[triangles].max(1) > 0]

@@ -16,9 +16,9 @@ from ..data.head_pose import encode_pose, fit_head_pose
 from ..errors import SpeakError, nearest
 from ..labels import EMOTIONS
 from speak.synthetic.corpus import (
+    DEFAULT_RENDERER,
     EXTRA_TRAIN_IDS,
     IDENTITY_SPLITS,
-    DEFAULT_RENDERER,
     Clip,
     ClipTracks,
     Factors,

@@ -245,12 +245,9 @@ def _beard_growth(style: HairStyle, shape: FaceShape, places, roots, out, rng: n
     on_cheek = smooth(0.45, 0.7, x)
     length = np.where(lip, np.minimum(length, 0.16), length) * (1 - 0.65 * on_cheek * (style.beard_length > 0.1))
     cut = np.where(lip & (x < 0.22), -0.655 - 0.25 * x**2 / 0.05 * 0.3, -9)
-    f = lambda a: np.ascontiguousarray(a, dtype=np.float32)  # noqa: E731
     layer = 0.004 + np.minimum(0.12 * style.beard_length, 0.05) * rng.random(n)
-    return Growth(
-        f(roots), f(start), f(comb), f(np.full(n, 0.25)), f(length), f(np.full(n, 2.5)), f(layer), f(np.zeros(n)),
-        f(cut), 0.0, np.zeros(4, np.float32),
-    )  # fmt: skip
+    parts = (roots, start, comb, np.full(n, 0.25), length, np.full(n, 2.5), layer, np.zeros(n), cut)
+    return Growth(*(np.ascontiguousarray(a, dtype=np.float32) for a in parts), 0.0, np.zeros(4, np.float32))
 
 
 def grow_beard(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> tuple[FaceHair, ...]:

@@ -126,16 +126,17 @@ def _tail(tie: np.ndarray, style: HairStyle, solid: Obstacle, rng: np.random.Gen
     n, out = 1600, unit(tie - SKULL)
     roots = tie + rng.normal(0, 0.035, (n, 3))
     start = unit(0.8 * out + rng.normal(0, 0.10 + 0.15 * style.volume, (n, 3)))
-    full = lambda x: np.full(n, x, np.float32)  # noqa: E731
-    growth = Growth(
-        roots.astype(np.float32), start.astype(np.float32), start.astype(np.float32), full(0.25),
-        (style.length * np.exp(rng.normal(0, 0.1, n))).astype(np.float32), full(4.5),
-        full(0.06) * rng.random(n, np.float32), full(0), full(-9), 0.0, np.zeros(4, np.float32),
-    )  # fmt: skip
+    length, layer = (
+        style.length * np.exp(rng.normal(0, 0.1, n)),
+        np.full(n, 0.06, np.float32) * rng.random(n, np.float32),
+    )
+    parts = (roots, start, start, np.full(n, 0.25), length, np.full(n, 4.5), layer, np.zeros(n), np.full(n, -9))
+    growth = Growth(*(a.astype(np.float32) for a in parts), 0.0, np.zeros(4, np.float32))
     points = grow_strands(growth, solid, 14)
     if style.curl > 0.08:
         phase = rng.uniform(0, 6.28, 40)[rng.integers(0, 40, n)]
-        wind(points, phase, full(0.05), full(0.55 - 0.3 * style.curl), 0.5, SKULL)
+        size, wavelength = np.full(n, 0.05, np.float32), np.full(n, 0.55 - 0.3 * style.curl, np.float32)
+        wind(points, phase, size, wavelength, 0.5, SKULL)
     return points
 
 # %% ../../nbs/synthetic/hair.ipynb #b0469f7f

@@ -112,7 +112,7 @@ def _around_map(vertices, triangles, rows, centre_z, shape):
         depth[empty] = np.minimum.reduce(near)[empty]
     return np.ascontiguousarray(-depth)
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #ac7f9da1
 @lru_cache(1)
 def _obstacle_triangles() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     "Triangles of the head with ears, without ears, of the neck, and of the shoulders."
@@ -231,7 +231,7 @@ class Growth(NamedTuple):
     inwards: float  # how strongly hair that hangs wide falls towards the neck
     tie: np.ndarray  # (4,) float32: a place where hair is tied together, and how strongly it is drawn there
 
-
+# %% ../../nbs/synthetic/hair_growth.ipynb #d1eb9752
 @njit(cache=True, error_model='numpy')
 def _turn(g, s, walked, place, direction):
     "Turn a strand's direction for the next step."

@@ -21,8 +21,8 @@ from .camera import Camera, photograph, sample_camera
 from .corpus import Clip, ClipTracks, GroundTruthFlow, people_of
 from .face_shape import canonical_vertices
 from .head_model import head_model
-from .light import sample_background, sample_light
 from .lifelike_tracks import face_actions
+from .light import sample_background, sample_light
 from .motion import seeded_rng
 from .people import person
 from .picture import Model, Picture, View, draw

@@ -110,12 +110,20 @@ def _screen(rng):
     return _sky(rng, rng.uniform(0.08, 0.3), rng.normal(0.1, 0.15), top=0.1), (monitor, lamp), rng.uniform(0.4, 1)
 
 
+def _hue(rng):
+    "A strong colour."
+    return rng.dirichlet([0.8] * 3).astype(np.float32) * 2.2 + 0.1
+
+
 def _stage(rng):
     "Coloured lamps from the sides and from behind."
-    hue = lambda: rng.dirichlet([0.8] * 3).astype(np.float32) * 2.2 + 0.1  # noqa: E731
     key = (rng.uniform(-60, 60), rng.uniform(15, 60), rng.uniform(0.5, 1) * temperature(rng.normal(0.05, 0.15)))
     left, right = (rng.uniform(70, 160) * s for s in (-1, 1))
-    lamps = (key, (left, rng.uniform(-10, 50), hue() * rng.uniform(0.2, 1)), (right, rng.uniform(-10, 50), hue()))
+    lamps = (
+        key,
+        (left, rng.uniform(-10, 50), _hue(rng) * rng.uniform(0.2, 1)),
+        (right, rng.uniform(-10, 50), _hue(rng)),
+    )
     return _sky(rng, rng.uniform(0.05, 0.2), rng.normal(0, 0.2), hues=0.4), lamps, rng.uniform(0, 0.6)
 
 

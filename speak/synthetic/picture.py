@@ -23,15 +23,16 @@ from .head_model import HeadModel, head_model
 from speak.synthetic.raster import (
     FAR,
     Samples,
+    blank_samples,
     draw_depth,
     draw_depth_lines,
     draw_triangles,
     vertex_normals,
 )
-from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person
+from .scene import MATERIALS, SEGMENTS, FaceHair, Hair, Light, Person, Worn
 from .shading import Eyes, Lamps, Mouth, Surface, look_through, shade
 from .skin import SkinStyle, SkinTexture, paint, paint_texture, smooth
-from .strands import THINNEST_FACE_HAIR, THINNEST_HAIR, draw_strands, visible_strands
+from .strands import THINNEST_FACE_HAIR, THINNEST_HAIR, Strands, draw_strands, visible_strands
 from .visemes import sides
 
 # %% ../../nbs/synthetic/picture.ipynb #a48aa813
@@ -72,7 +73,7 @@ class Model:
     casts_shadow: np.ndarray  # (T',3) int32 triangles
     mouth: tuple[float, float, float]  # front of the upper teeth, upper and lower gum line
 
-
+# %% ../../nbs/synthetic/picture.ipynb #38912435
 def sky_openness(
     vertices: np.ndarray,  # (N,3) float32
     normals: np.ndarray,  # (N,3) float32
@@ -102,15 +103,16 @@ def sky_openness(
     return (0.15 + 0.85 * seen / total).astype(np.float32)
 
 # %% ../../nbs/synthetic/picture.ipynb #b50eeae5
-def _head_colours(style: SkinStyle, texture_parts: np.ndarray) -> np.ndarray:
+def _head_colours(style: SkinStyle) -> np.ndarray:
     "Colour (N,3) of the head model's vertices, for what has no texture: neck and shoulders."
     q = canonical_vertices()
     zero = np.zeros(len(q), np.float32)
     masks = dict(lips=zero, eyelids=zero, ears=zero, inside_mouth=zero)
     return paint(style, q, masks)[0]
 
-
+# %% ../../nbs/synthetic/picture.ipynb #21f6b210
 def _teeth_place(model: HeadModel, vertices: np.ndarray) -> tuple[float, float, float]:
+    "Front of the upper teeth, upper and lower gum line."
     upper = np.unique(model.triangles[model.parts == 2])
     lower = np.unique(model.triangles[model.parts == 3])
     front = float(vertices[upper, 2].max())
@@ -135,7 +137,7 @@ def _teeth_shift() -> np.ndarray:  # (N,3) float32
             out[of_part, 1] -= (1 - ROOTS) * np.minimum(y - bite, 0)
     return out
 
-
+# %% ../../nbs/synthetic/picture.ipynb #cd9f97c6
 @lru_cache(1)
 def _behind_teeth() -> np.ndarray:  # (T,) bool
     "Triangles of the teeth that face the tongue: gum, seen through an open mouth from the side."
@@ -146,7 +148,106 @@ def _behind_teeth() -> np.ndarray:  # (T,) bool
     outwards[:, 1] = 0
     return np.isin(model.parts, (2, 3)) & ((normal * outwards).sum(1) < 0)
 
+# %% ../../nbs/synthetic/picture.ipynb #e34afa89
+class _Piece(NamedTuple):
+    "A mesh of a person: n vertices and t triangles."
 
+    rest: np.ndarray  # (n,3)
+    canonical: np.ndarray  # (n,3): where patterns are looked up
+    colour: np.ndarray  # (n,3)
+    follows: np.ndarray  # (n,)
+    clip: np.ndarray  # (n,)
+    fixed: np.ndarray  # (n,) bool
+    openness: np.ndarray  # (n,)
+    triangles: np.ndarray  # (t,3) of its own vertices
+    material: np.ndarray  # (t,)
+    segment: np.ndarray  # (t,)
+    uv: np.ndarray  # (t,3,2)
+    cull: np.ndarray  # (t,)
+    style: np.ndarray  # (20,), a row of `shading.Surface.styles`
+    shadow: np.ndarray  # (t',3) triangles that throw a shadow
+
+
+def _head_piece(shape: FaceShape, style: SkinStyle, texture_width: int) -> _Piece:
+    model, head = head_model(), shape.vertices + _teeth_shift()
+    n, skin = len(head), model.triangles[model.parts == 0]
+    material = np.array([0, 1, 2, 3, 4], np.uint8)[model.parts]
+    material[(model.parts == 0) & (model.uv[:, 0, 0] < 0)] = MATERIALS.index('skin')
+    material[_behind_teeth()] = MATERIALS.index('tongue')
+    segment = np.array([SEGMENTS.index(s) for s in ('skin', 'eyes', 'teeth', 'teeth', 'mouth')], np.uint8)[model.parts]
+    segment[_behind_teeth()] = SEGMENTS.index('mouth')
+    return _Piece(
+        head,
+        canonical_vertices(),
+        _head_colours(style),
+        head_share(),
+        np.ones(n),
+        np.zeros(n, bool),
+        sky_openness(head, vertex_normals(head, skin), skin),
+        model.triangles,
+        material,
+        segment,
+        np.where(model.uv < 0, 0, model.uv) * np.array([texture_width, 2 * texture_width], np.float32),
+        np.ones(len(model.triangles), np.uint8),
+        np.array([0.5, 22.0] + [0.0] * 18, np.float32),
+        skin,
+    )
+
+# %% ../../nbs/synthetic/picture.ipynb #dab7b4a8
+def _worn_piece(w: Worn) -> _Piece:
+    n, t = len(w.vertices), len(w.triangles)
+    pattern = np.zeros(16) if w.pattern is None else w.pattern
+    shadow = w.segment in ('headwear', 'clothes', 'occluder')
+    return _Piece(
+        w.vertices,
+        w.vertices,
+        w.colour,
+        np.ones(n) if w.follows is None else w.follows,
+        np.ones(n) if w.clip is None else w.clip,
+        np.full(n, w.fixed),
+        np.full(n, 0.9),
+        w.triangles,
+        np.full(t, MATERIALS.index(w.material), np.uint8),
+        np.full(t, SEGMENTS.index(w.segment), np.uint8),
+        np.zeros((t, 3, 2), np.float32),
+        np.full(t, not w.two_sided, np.uint8),
+        np.concatenate([[w.gloss, w.sharpness], pattern, np.zeros(2)]),
+        w.triangles if shadow else w.triangles[:0],
+    )
+
+# %% ../../nbs/synthetic/picture.ipynb #4ec9cb73
+def _in_row(pieces: list[_Piece], field: str, dtype) -> np.ndarray:
+    "A field of all meshes, one after the other."
+    return np.ascontiguousarray(np.concatenate([getattr(p, field) for p in pieces]), dtype=dtype)
+
+
+def _renumbered(pieces: list[_Piece]) -> list[_Piece]:
+    "Meshes whose triangles count vertices from the first mesh on."
+    starts = np.cumsum([0] + [len(p.rest) for p in pieces])
+    return [
+        p._replace(triangles=p.triangles.astype(np.int32) + start, shadow=p.shadow.astype(np.int32) + start)
+        for p, start in zip(pieces, starts.astype(np.int32))
+    ]
+
+
+def _surface(pieces: list[_Piece]) -> Surface:
+    "What shading needs to know, but for where the vertices are."
+    empty = np.zeros((0, 3), np.float32)
+    return Surface(
+        triangles=_in_row(pieces, 'triangles', np.int32),
+        material=_in_row(pieces, 'material', np.uint8),
+        segment=_in_row(pieces, 'segment', np.uint8),
+        style=np.repeat(np.arange(len(pieces), dtype=np.uint8), [len(p.triangles) for p in pieces]),
+        uv=_in_row(pieces, 'uv', np.float32),
+        world=empty,
+        normals=empty,
+        rest=_in_row(pieces, 'canonical', np.float32),
+        colour=_in_row(pieces, 'colour', np.float32),
+        openness=_in_row(pieces, 'openness', np.float32),
+        styles=np.ascontiguousarray(np.stack([p.style for p in pieces]), dtype=np.float32),
+    )
+
+# %% ../../nbs/synthetic/picture.ipynb #deb77490
 def build_model(
     shape: FaceShape,
     style: SkinStyle,
@@ -154,71 +255,19 @@ def build_model(
     texture_width: int = 256,
 ) -> Model:
     "Put a person together."
-    model = head_model()
-    head = shape.vertices + _teeth_shift()
-    on_texture = model.uv[:, 0, 0] >= 0
-    material = np.array([0, 1, 2, 3, 4], np.uint8)[model.parts]
-    material[(model.parts == 0) & ~on_texture] = MATERIALS.index('skin')
-    material[_behind_teeth()] = MATERIALS.index('tongue')
-    segment = np.array([SEGMENTS.index(s) for s in ('skin', 'eyes', 'teeth', 'teeth', 'mouth')], np.uint8)[model.parts]
-    segment[_behind_teeth()] = SEGMENTS.index('mouth')
-    skin_triangles = model.triangles[model.parts == 0]
-    openness = sky_openness(head, vertex_normals(head, skin_triangles), skin_triangles)
-    n = len(head)
-    texel = np.where(model.uv < 0, 0, model.uv) * np.array([texture_width, 2 * texture_width], np.float32)
-    rest, canonical, colour = [head], [canonical_vertices()], [_head_colours(style, on_texture)]
-    follows, clip, fixed, open_ = [head_share()], [np.ones(n)], [np.zeros(n, bool)], [openness]
-    triangles, materials, segments, uv = [model.triangles], [material], [segment], [texel]
-    styles = [np.array([0.5, 22.0] + [0.0] * 18, np.float32)]
-    which, cull = [np.zeros(len(model.triangles), np.uint8)], [np.ones(len(model.triangles), np.uint8)]
-    cast = [model.triangles[model.parts == 0]]
-    for k, w in enumerate(person.worn):
-        m, t = len(w.vertices), w.triangles.astype(np.int32) + n
-        rest.append(w.vertices)
-        canonical.append(w.vertices)
-        colour.append(w.colour)
-        follows.append(np.ones(m) if w.follows is None else w.follows)
-        clip.append(np.ones(m) if w.clip is None else w.clip)
-        fixed.append(np.full(m, w.fixed))
-        open_.append(np.full(m, 0.9))
-        triangles.append(t)
-        materials.append(np.full(len(t), MATERIALS.index(w.material), np.uint8))
-        segments.append(np.full(len(t), SEGMENTS.index(w.segment), np.uint8))
-        uv.append(np.zeros((len(t), 3, 2), np.float32))
-        pattern = np.zeros(16) if w.pattern is None else w.pattern
-        styles.append(np.concatenate([[w.gloss, w.sharpness], pattern, np.zeros(2)]))
-        which.append(np.full(len(t), k + 1, np.uint8))
-        cull.append(np.full(len(t), not w.two_sided, np.uint8))
-        if w.segment in ('headwear', 'clothes', 'occluder'):
-            cast.append(t)
-        n += m
-    join = lambda parts, dtype: np.ascontiguousarray(np.concatenate(parts), dtype=dtype)  # noqa: E731
-    empty = np.zeros((0, 3), np.float32)
-    surface = Surface(
-        join(triangles, np.int32),
-        join(materials, np.uint8),
-        join(segments, np.uint8),
-        join(which, np.uint8),
-        join(uv, np.float32),
-        empty,
-        empty,
-        join(canonical, np.float32),
-        join(colour, np.float32),
-        join(open_, np.float32),
-        np.ascontiguousarray(np.stack(styles), dtype=np.float32),
-    )
+    pieces = _renumbered([_head_piece(shape, style, texture_width), *(_worn_piece(w) for w in person.worn)])
     return Model(
         shape,
         person,
         paint_texture(style, texture_width),
-        join(rest, np.float32),
-        join(follows, np.float32),
-        join(clip, np.float32),
-        join(fixed, bool),
-        join(cull, np.uint8),
-        surface,
-        join(cast, np.int32),
-        _teeth_place(model, canonical_vertices()),
+        _in_row(pieces, 'rest', np.float32),
+        _in_row(pieces, 'follows', np.float32),
+        _in_row(pieces, 'clip', np.float32),
+        _in_row(pieces, 'fixed', bool),
+        _in_row(pieces, 'cull', np.uint8),
+        _surface(pieces),
+        _in_row(pieces, 'shadow', np.int32),
+        _teeth_place(head_model(), canonical_vertices()),
     )
 
 # %% ../../nbs/synthetic/picture.ipynb #e5347a0a
@@ -233,7 +282,7 @@ def gaze_angles(actions: np.ndarray) -> np.ndarray:  # (2,2)
     down = [(w[f'eyeLookDown{s}'] - w[f'eyeLookUp{s}']) * LOOK_UPDOWN for s in ('Left', 'Right')]
     return np.array([[left, down[0]], [right, down[1]]])
 
-
+# %% ../../nbs/synthetic/picture.ipynb #20e18b16
 @lru_cache(1)
 def _rigid_vertices() -> np.ndarray:
     "Numbers of the eyeballs' vertices, which no target deforms."
@@ -272,7 +321,7 @@ class Placed(NamedTuple):
     body: np.ndarray  # (3,3)
     eyes: np.ndarray  # (3,) where the point between the eyes was before it became the origin
 
-
+# %% ../../nbs/synthetic/picture.ipynb #4529a039
 def place(model: Model, vertices: np.ndarray, view: View) -> Placed:
     "Turn and move vertices (N,3) as a view says."
     head, body = rotation(*view.angles), rotation(*view.body)
@@ -285,7 +334,7 @@ def place(model: Model, vertices: np.ndarray, view: View) -> Placed:
         world[model.fixed] = vertices[model.fixed]
     return Placed(world.astype(np.float32), head, body, eyes)
 
-
+# %% ../../nbs/synthetic/picture.ipynb #f18c3de7
 def project(
     world: np.ndarray,  # (...,3)
     view: View,
@@ -327,18 +376,6 @@ def _lay_glass(
     )  # fmt: skip
 
 # %% ../../nbs/synthetic/picture.ipynb #f839dedd
-@dataclass(frozen=True, eq=False)
-class Picture:
-    "A picture before it goes through a camera, and what each pixel shows."
-
-    image: np.ndarray  # (S,S,3) float32 linear RGB
-    shares: np.ndarray  # (S,S,15) uint8: how many of a pixel's four samples show each of `SEGMENTS`
-    samples: Samples  # of 2S×2S
-    world: np.ndarray  # (N,3) float32
-    points: np.ndarray  # (N,3) float32: x and y in samples, depth
-    view: View
-
-
 @njit(cache=True, error_model='numpy')
 def _moved(points, follows, head, body, pivot, shift):
     "Points (S,K,3) that turn with head and body by shares (S,K), about a pivot."
@@ -361,7 +398,7 @@ def _strands_of(hair: Hair, placed: Placed, count: int) -> np.ndarray:
     shift = placed.eyes.astype(np.float32)
     return _moved(hair.points[:count], hair.follows[:count], placed.head, placed.body, PIVOT, shift)
 
-
+# %% ../../nbs/synthetic/picture.ipynb #dab277c1
 def _face_strands_of(hair: FaceHair, placed: Placed, count: int) -> np.ndarray:
     "Points (S,K,3) of the first strands in the world: each in the frame of the triangle that it grows from."
     corners = placed.world[head_model().triangles[hair.triangles[:count]]]  # (S,3,3)
@@ -373,7 +410,7 @@ def _face_strands_of(hair: FaceHair, placed: Placed, count: int) -> np.ndarray:
     frame = np.stack([along, np.cross(out, along), out], 1)  # (S,3,3)
     return (root[:, None] + np.einsum('ski,sij->skj', hair.points[:count], frame)).astype(np.float32)
 
-# %% ../../nbs/synthetic/picture.ipynb #664c3629
+# %% ../../nbs/synthetic/picture.ipynb #27fed3d8
 HEAD_MIDDLE = np.array([0, 0.25, -0.80], np.float32)
 
 
@@ -388,21 +425,28 @@ def _hair_in(model: Model, placed: Placed, view: View, size: int) -> list[tuple[
         out.append((hair, place_them(hair, placed, count), width))
     return out
 
-
+# %% ../../nbs/synthetic/picture.ipynb #664c3629
 def _draw_hair(hairs: list, placed: Placed, lamps: Lamps, view: View, samples: Samples) -> None:
-    "Draw all strands, the nearest first: what is hidden costs little."
+    "Draw all strands over samples."
     centre = ((HEAD_MIDDLE - PIVOT) @ placed.head.T - placed.eyes).astype(np.float32)
     for hair, world, width in hairs:
         points = project(world, view, samples.depth.shape[0])
         order = np.argsort(points[:, points.shape[1] // 2, 2])
-        bias = np.float32(0.012 if isinstance(hair, FaceHair) else 0.0)
-        draw_strands(
-            world[order], points[order], np.float32(width), hair.taper, hair.colour[order],
-            SEGMENTS.index(hair.segment), centre, hair.root_light, hair.shine, view.distance, lamps, bias,
-            samples.depth, samples.triangle, samples.cover, samples.strand, samples.colour,
-        )  # fmt: skip
+        strands = Strands(
+            world[order],
+            points[order],
+            np.float32(width),
+            hair.taper,
+            hair.colour[order],
+            SEGMENTS.index(hair.segment),
+            centre,
+            hair.root_light,
+            hair.shine,
+            np.float32(0.012 if isinstance(hair, FaceHair) else 0.0),
+        )
+        draw_strands(strands, view.distance, lamps, samples)
 
-
+# %% ../../nbs/synthetic/picture.ipynb #933d71ba
 def _shadow_map(
     model: Model, world: np.ndarray, strands: list[np.ndarray], light: Light, size: int
 ) -> tuple[np.ndarray, np.ndarray]:  # (M,M), (3,4)
@@ -438,8 +482,8 @@ def _crevices(depth: np.ndarray) -> np.ndarray:
         return open_.astype(np.float32)
     return zoom(open_, (half[0] / open_.shape[0], half[1] / open_.shape[1]), order=1).astype(np.float32)
 
-
-_UPPER_LID, _LOWER_LID = (37, 38, 43, 44), (40, 41, 46, 47)  # landmarks
+# %% ../../nbs/synthetic/picture.ipynb #80179d97
+_LIDS = (((43, 44), (46, 47)), ((37, 38), (40, 41)))  # landmarks of the left and right eye's upper and lower lid
 
 
 def _eyes(model: Model, placed: Placed, actions: np.ndarray) -> Eyes:
@@ -454,13 +498,15 @@ def _eyes(model: Model, placed: Placed, actions: np.ndarray) -> Eyes:
     up = placed.head[:, 1]
     marks = placed.world[head_model().landmarks]
     lids = np.zeros((2, 2))
-    for row, (upper, lower) in enumerate((((43, 44), (46, 47)), ((37, 38), (40, 41)))):
+    for row, (upper, lower) in enumerate(_LIDS):
         lids[row, 0] = (marks[list(upper)].mean(0) - centre[row]) @ up / radius
         lids[row, 1] = (marks[list(lower)].mean(0) - centre[row]) @ up / radius
-    as32 = lambda a: np.ascontiguousarray(a, dtype=np.float32)  # noqa: E731
-    return Eyes(as32(centre), radius, as32(axes), as32(lids), as32(up), as32(model.person.eye_colour))
+    centre, axes, lids, up, colour = (
+        np.ascontiguousarray(a, dtype=np.float32) for a in (centre, axes, lids, up, model.person.eye_colour)
+    )
+    return Eyes(centre, radius, axes, lids, up, colour)
 
-
+# %% ../../nbs/synthetic/picture.ipynb #ac998169
 _MOVES = (  # actions that deepen each family of wrinkles, and how much
     {'browInnerUp': 0.6, 'browOuterUpLeft': 0.3, 'browOuterUpRight': 0.3},
     {'browDownLeft': 0.5, 'browDownRight': 0.5},
@@ -474,6 +520,34 @@ def _relief(model: Model, actions: np.ndarray) -> np.ndarray:
     depth = np.array([1.0] + [sum(w * actions[FACE_ACTIONS.index(a)] for a, w in m.items()) for m in _MOVES])
     return np.ascontiguousarray((model.texture.relief @ depth.astype(np.float32))[..., None])
 
+# %% ../../nbs/synthetic/picture.ipynb #6e5f639e
+def _mouth(model: Model, placed: Placed) -> Mouth:
+    "What shading needs to know of the mouth, from the gap between the inner lips."
+    marks = placed.world[head_model().landmarks]
+    gap = np.linalg.norm(marks[62] - marks[66])
+    front, upper, lower = model.mouth
+    return Mouth(float(np.clip(0.72 + 1.2 * gap, 0.72, 1.0)), model.person.tooth_colour, front, upper, lower)
+
+
+def _lamps(model: Model, placed: Placed, hairs: list, light: Light, gloss: float, map_size: int) -> Lamps:
+    "The light on a person, with the first lamp's shadow map."
+    strands = [world for hair, world, _ in hairs if isinstance(hair, Hair)]
+    shadow, to_map = _shadow_map(model, placed.world, strands, light, map_size)
+    softness = float((0.4 + 1.6 * light.softness) * map_size / 128)
+    return Lamps(light.sky, light.lamps, light.colours, shadow, to_map, softness, gloss)
+
+# %% ../../nbs/synthetic/picture.ipynb #070a7927
+@dataclass(frozen=True, eq=False)
+class Picture:
+    "A picture before it goes through a camera, and what each pixel shows."
+
+    image: np.ndarray  # (S,S,3) float32 linear RGB
+    shares: np.ndarray  # (S,S,15) uint8: how many of a pixel's four samples show each of `SEGMENTS`
+    samples: Samples  # of 2S×2S
+    world: np.ndarray  # (N,3) float32
+    points: np.ndarray  # (N,3) float32: x and y in samples, depth
+    view: View
+
 # %% ../../nbs/synthetic/picture.ipynb #7f0d86da
 def draw(
     model: Model,
@@ -485,37 +559,29 @@ def draw(
 ) -> Picture:
     "Draw a person."
     size = background.shape[0]
-    samples = Samples(2 * size, 2 * size)
+    samples = blank_samples(2 * size, 2 * size)
     placed = place(model, expressed(model, actions), view)
     points = project(placed.world, view, 2 * size)
     s = model.surface
     draw_triangles(points, s.triangles, model.cull, model.clip, samples.depth, samples.triangle, samples.corner)
     hairs = _hair_in(model, placed, view, 2 * size)
-    map_size = 128 if size <= 160 else 224
-    shadow, to_map = _shadow_map(
-        model, placed.world, [world for hair, world, _ in hairs if isinstance(hair, Hair)], light, map_size
-    )
-    surface = s._replace(world=placed.world, normals=vertex_normals(placed.world, s.triangles))
-    lamps = Lamps(
-        light.sky,
-        light.lamps,
-        light.colours,
-        shadow,
-        to_map,
-        float((0.4 + 1.6 * light.softness) * map_size / 128),
-        gloss,
-    )
+    lamps = _lamps(model, placed, hairs, light, gloss, 128 if size <= 160 else 224)
     _draw_hair(hairs, placed, lamps, view, samples)
-    marks = placed.world[head_model().landmarks]
-    gap = np.linalg.norm(marks[62] - marks[66])
-    front, upper, lower = model.mouth
-    mouth = Mouth(float(np.clip(0.72 + 1.2 * gap, 0.72, 1.0)), model.person.tooth_colour, front, upper, lower)
     image, shares = background.astype(np.float32).copy(), np.zeros((size, size, len(SEGMENTS)), np.uint8)
     shade(
-        surface, model.texture.colour, model.texture.gloss, _relief(model, actions), lamps, _eyes(model, placed,
-        actions), mouth, view.distance, 2 * size * view.scale * view.distance, _crevices(samples.depth),
-        samples.depth, samples.triangle, samples.corner, samples.cover, samples.strand, samples.colour, image,
+        s._replace(world=placed.world, normals=vertex_normals(placed.world, s.triangles)),
+        model.texture.colour,
+        model.texture.gloss,
+        _relief(model, actions),
+        lamps,
+        _eyes(model, placed, actions),
+        _mouth(model, placed),
+        view.distance,
+        2 * size * view.scale * view.distance,
+        _crevices(samples.depth),
+        samples,
+        image,
         shares,
-    )  # fmt: skip
+    )
     _lay_glass(model, placed, lamps, light.softness, view, samples, image, shares)
     return Picture(image, shares, samples, placed.world, points, view)

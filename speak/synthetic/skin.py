@@ -65,7 +65,7 @@ def fractal_noise(
         out[i] = total / weight
     return out
 
-
+# %% ../../nbs/synthetic/skin.ipynb #545c3e7b
 @njit(cache=True)
 def spots(
     points,  # (N,3) float32
@@ -236,7 +236,7 @@ class SkinTexture:
     gloss: np.ndarray  # (2W,W) float32
     relief: np.ndarray  # (2W,W,5) float32 units: at rest, and what raised brows, lowered brows, squint, smile add
 
-
+# %% ../../nbs/synthetic/skin.ipynb #9a68240e
 def _wrinkles(points: np.ndarray, seed: int) -> list[np.ndarray]:
     "Relief (N,) of four families of wrinkles, about 1 deep: forehead, frown, eyes' corners, from nose to mouth."
     ax, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
@@ -259,7 +259,7 @@ def _wrinkles(points: np.ndarray, seed: int) -> list[np.ndarray]:
     return [forehead, frown, crow, fold]
 
 # %% ../../nbs/synthetic/skin.ipynb #d65c4b78
-class _Painter:
+class _Paint:
     "Layers of colour over the points of a head."
 
     def __init__(self, style: SkinStyle, points: np.ndarray, masks: dict[str, np.ndarray]):
@@ -280,73 +280,79 @@ class _Painter:
         a = amount[:, None].astype(np.float32)
         self.colour = (self.colour * (1 - a) + a * np.asarray(colour, np.float32)).astype(np.float32)
 
-    def complexion(self):
-        "Redness of cheeks, nose, ears and chin; rings under the eyes; lids."
-        s, p = self.style, self.points
-        red = around(p, (0.45, -0.42, 0.1), 0.26) + around(p, (0, -0.42, 0.42), 0.16) + self.masks['ears']
-        red = s.redness * red + 0.25 * around(p, (0, -1.12, 0.2), 0.2) + 0.15 * around(p, (0.33, 0.02, 0.15), 0.2)
-        self.tint(red * (0.8 + 0.5 * self.mid) * (0.35 + 0.65 * self.light), (0.05, -0.24, -0.22))
-        rings = around(p, (0.30, -0.10, 0.15), 0.13) + 0.6 * around(p, (0.2, 0, 0.17), 0.1)
-        self.tint(s.under_eyes * rings, (-0.22, -0.30, -0.22))
-        self.tint(self.masks['eyelids'], (-0.08, -0.16, -0.14))
+# %% ../../nbs/synthetic/skin.ipynb #c62433e2
+def _complexion(paint: _Paint) -> None:
+    "Redness of cheeks, nose, ears and chin; rings under the eyes; lids."
+    s, p = paint.style, paint.points
+    red = around(p, (0.45, -0.42, 0.1), 0.26) + around(p, (0, -0.42, 0.42), 0.16) + paint.masks['ears']
+    red = s.redness * red + 0.25 * around(p, (0, -1.12, 0.2), 0.2) + 0.15 * around(p, (0.33, 0.02, 0.15), 0.2)
+    paint.tint(red * (0.8 + 0.5 * paint.mid) * (0.35 + 0.65 * paint.light), (0.05, -0.24, -0.22))
+    rings = around(p, (0.30, -0.10, 0.15), 0.13) + 0.6 * around(p, (0.2, 0, 0.17), 0.1)
+    paint.tint(s.under_eyes * rings, (-0.22, -0.30, -0.22))
+    paint.tint(paint.masks['eyelids'], (-0.08, -0.16, -0.14))
 
-    def blemishes(self):
-        "Freckles, moles, spots of youth and age."
-        s, p = self.style, self.points
-        if s.freckles > 0:
-            where = around(p, (0.35, -0.3, 0.2), 0.45) + around(p, (0, -0.35, 0.4), 0.3) + 0.25
-            freckles = spots(p, 16.0, 0.5, 0.15, 0.42, self.seed + 31) * np.clip(where, 0, 1)
-            self.tint(freckles * s.freckles, (-0.25, -0.42, -0.5))
-        if s.moles > 0:
-            self.tint(spots(p, 2.2, 0.13 * s.moles, 0.03, 0.06, self.seed + 41), (-0.65, -0.65, -0.65))
-        self.tint(spots(p, 5.0, 0.12, 0.05, 0.16, self.seed + 43) * s.redness * self.light, (0, -0.16, -0.16))
-        old = float(smooth(0.58, 0.95, np.array(s.age)))
-        if old > 0:
-            self.tint(spots(p, 6.0, 0.35, 0.1, 0.3, self.seed + 47) * old * 0.5, (-0.2, -0.3, -0.35))
+# %% ../../nbs/synthetic/skin.ipynb #50305805
+def _blemishes(paint: _Paint) -> None:
+    "Freckles, moles, spots of youth and age."
+    s, p = paint.style, paint.points
+    if s.freckles > 0:
+        where = around(p, (0.35, -0.3, 0.2), 0.45) + around(p, (0, -0.35, 0.4), 0.3) + 0.25
+        freckles = spots(p, 16.0, 0.5, 0.15, 0.42, paint.seed + 31) * np.clip(where, 0, 1)
+        paint.tint(freckles * s.freckles, (-0.25, -0.42, -0.5))
+    if s.moles > 0:
+        paint.tint(spots(p, 2.2, 0.13 * s.moles, 0.03, 0.06, paint.seed + 41), (-0.65, -0.65, -0.65))
+    paint.tint(spots(p, 5.0, 0.12, 0.05, 0.16, paint.seed + 43) * s.redness * paint.light, (0, -0.16, -0.16))
+    old = float(smooth(0.58, 0.95, np.array(s.age)))
+    if old > 0:
+        paint.tint(spots(p, 6.0, 0.35, 0.1, 0.3, paint.seed + 47) * old * 0.5, (-0.2, -0.3, -0.35))
 
-    def lips(self):
-        "Lips, with lipstick."
-        s, lips = self.style, np.clip(self.masks['lips'], 0, 1)
-        pale, dark = np.array([0.86, 0.56, 0.56]), np.array([0.95, 0.72, 0.75])
-        colour = self.base * (pale * self.light + dark * (1 - self.light))
-        colour = colour * (1 - 0.75 * s.lipstick) + np.array(s.lipstick_colour) * 0.75 * s.lipstick
-        self.cover(lips * (0.82 + 0.15 * self.mid + 0.1 * s.lipstick), colour * (1 + 0.15 * self.fine[:, None]))
+# %% ../../nbs/synthetic/skin.ipynb #8b9c4ab1
+def _lips(paint: _Paint) -> None:
+    "Lips, with lipstick."
+    s, lips = paint.style, np.clip(paint.masks['lips'], 0, 1)
+    pale, dark = np.array([0.86, 0.56, 0.56]), np.array([0.95, 0.72, 0.75])
+    colour = paint.base * (pale * paint.light + dark * (1 - paint.light))
+    colour = colour * (1 - 0.75 * s.lipstick) + np.array(s.lipstick_colour) * 0.75 * s.lipstick
+    paint.cover(lips * (0.82 + 0.15 * paint.mid + 0.1 * s.lipstick), colour * (1 + 0.15 * paint.fine[:, None]))
 
-    def make_up(self):
-        "Eye shadow, blush, and the dark line of the lashes' roots."
-        s, p = self.style, self.points
-        ax, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
-        if s.eye_shadow > 0:
-            lid = smooth(0.02, 0.05, y) * (1 - smooth(0.08, 0.17, y)) * np.exp(-(((ax - 0.33) / 0.16) ** 2)) * (z > 0)
-            self.cover(lid * s.eye_shadow * 0.4, np.array(s.eye_shadow_colour))
-        self.tint(around(p, (0.5, -0.33, 0.05), 0.22) * s.blush * 0.4, (0, -0.25, -0.2))
-        line = np.exp(-(((y - (0.035 - 0.9 * (ax - 0.33) ** 2)) / 0.016) ** 2)) * np.exp(-(((ax - 0.33) / 0.14) ** 2))
-        self.cover(line * (z > 0.1) * (0.30 + 0.5 * s.eyeliner), np.array([0.03, 0.02, 0.02]))
 
-    def hair(self):
-        "Stubble, and the scalp under hair."
-        s, p = self.style, self.points
-        if s.stubble > 0:
-            grain = np.clip(fractal_noise(p, 60.0, 2, 0.8, self.seed + 61) * 2 + 0.55, 0, 1)
-            amount = beard_area(p, self.masks['lips']) * s.stubble * (0.35 + 0.65 * grain)
-            self.cover(0.75 * amount, np.array(s.hair) * 0.5 + self.base * 0.12)
-        inside = hairline(p, s.hairline) + 0.05 * self.low
-        amount = smooth(-0.03, 0.07, inside) * (1 - smooth(0.2, 0.5, self.masks['ears'])) * (p[:, 1] > -1)
-        amount = amount * (1 - s.thinning * crown(p))
-        self.cover(amount * s.scalp, np.array(s.hair) * 0.4 + self.base * 0.03)
-        return amount
+def _make_up(paint: _Paint) -> None:
+    "Eye shadow, blush, and the dark line of the lashes' roots."
+    s, p = paint.style, paint.points
+    ax, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
+    if s.eye_shadow > 0:
+        lid = smooth(0.02, 0.05, y) * (1 - smooth(0.08, 0.17, y)) * np.exp(-(((ax - 0.33) / 0.16) ** 2)) * (z > 0)
+        paint.cover(lid * s.eye_shadow * 0.4, np.array(s.eye_shadow_colour))
+    paint.tint(around(p, (0.5, -0.33, 0.05), 0.22) * s.blush * 0.4, (0, -0.25, -0.2))
+    line = np.exp(-(((y - (0.035 - 0.9 * (ax - 0.33) ** 2)) / 0.016) ** 2)) * np.exp(-(((ax - 0.33) / 0.14) ** 2))
+    paint.cover(line * (z > 0.1) * (0.30 + 0.5 * s.eyeliner), np.array([0.03, 0.02, 0.02]))
 
-    def relief(self) -> np.ndarray:
-        "Heights (N,5): at rest, and what four movements add."
-        s, p = self.style, self.points
-        old = float(smooth(0.52, 0.95, np.array(s.age)))
-        pores = 0.0022 * self.fine + 0.0012 * fractal_noise(p, 75.0, 2, 0.7, self.seed + 71) + 0.0025 * self.mid
-        families = _wrinkles(p, self.seed + 81)
-        depths = (0.010, 0.013, 0.006, 0.016)
-        at_rest = pores + (0.05 + 0.9 * old) * sum(d * w for d, w in zip(depths, families))
-        at_rest = at_rest + old * 0.008 * np.clip(self.mid, -1, 1)
-        moving = [0.013 * families[0], 0.018 * families[1], 0.010 * families[2], 0.020 * families[3]]
-        return np.stack([at_rest, *(m * (0.35 + 0.9 * s.age) for m in moving)], 1).astype(np.float32)
+# %% ../../nbs/synthetic/skin.ipynb #ba0be8a1
+def _stubble_and_scalp(paint: _Paint) -> np.ndarray:
+    "Stubble, and the scalp under hair; returns how much (N,) hair grows at each point."
+    s, p = paint.style, paint.points
+    if s.stubble > 0:
+        grain = np.clip(fractal_noise(p, 60.0, 2, 0.8, paint.seed + 61) * 2 + 0.55, 0, 1)
+        amount = beard_area(p, paint.masks['lips']) * s.stubble * (0.35 + 0.65 * grain)
+        paint.cover(0.75 * amount, np.array(s.hair) * 0.5 + paint.base * 0.12)
+    inside = hairline(p, s.hairline) + 0.05 * paint.low
+    amount = smooth(-0.03, 0.07, inside) * (1 - smooth(0.2, 0.5, paint.masks['ears'])) * (p[:, 1] > -1)
+    amount = amount * (1 - s.thinning * crown(p))
+    paint.cover(amount * s.scalp, np.array(s.hair) * 0.4 + paint.base * 0.03)
+    return amount
+
+# %% ../../nbs/synthetic/skin.ipynb #046b2e05
+def _relief(paint: _Paint) -> np.ndarray:
+    "Heights (N,5): at rest, and what four movements add."
+    s, p = paint.style, paint.points
+    old = float(smooth(0.52, 0.95, np.array(s.age)))
+    pores = 0.0022 * paint.fine + 0.0012 * fractal_noise(p, 75.0, 2, 0.7, paint.seed + 71) + 0.0025 * paint.mid
+    families = _wrinkles(p, paint.seed + 81)
+    depths = (0.010, 0.013, 0.006, 0.016)
+    at_rest = pores + (0.05 + 0.9 * old) * sum(d * w for d, w in zip(depths, families))
+    at_rest = at_rest + old * 0.008 * np.clip(paint.mid, -1, 1)
+    moving = [0.013 * families[0], 0.018 * families[1], 0.010 * families[2], 0.020 * families[3]]
+    return np.stack([at_rest, *(m * (0.35 + 0.9 * s.age) for m in moving)], 1).astype(np.float32)
 
 # %% ../../nbs/synthetic/skin.ipynb #41ab392f
 def paint(
@@ -355,22 +361,22 @@ def paint(
     masks: dict[str, np.ndarray],  # (N,) each
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (N,3) linear RGB, (N,) gloss, (N,5) relief
     "A person's skin at any points of the head."
-    painter = _Painter(style, points, masks)
-    painter.complexion()
-    painter.blemishes()
-    painter.lips()
-    painter.make_up()
-    scalp = painter.hair()
+    on = _Paint(style, points, masks)
+    _complexion(on)
+    _blemishes(on)
+    _lips(on)
+    _make_up(on)
+    scalp = _stubble_and_scalp(on)
     p, lips = points, masks['lips']
     gloss = 0.55 + 0.45 * around(p, (0, 0.45, 0.3), 0.35) + 0.5 * around(p, (0, -0.3, 0.4), 0.2)
     gloss = gloss + 0.25 * around(p, (0.45, -0.25, 0.15), 0.2) + 0.15 * around(p, (0, -1.1, 0.2), 0.15)
-    gloss = gloss * (0.8 + 0.35 * painter.mid) * (1 + 0.25 * painter.fine) * np.where(p[:, 1] < -1.3, 0.5, 1)
+    gloss = gloss * (0.8 + 0.35 * on.mid) * (1 + 0.25 * on.fine) * np.where(p[:, 1] < -1.3, 0.5, 1)
     gloss = np.where(lips > 0.5, 0.95 + 0.4 * style.lipstick, gloss) * (1 - 0.5 * scalp)
     inside = masks['inside_mouth'] > 0.5
-    painter.colour[inside] = (0.30, 0.075, 0.075)
-    return np.clip(painter.colour, 0.002, 1), gloss.astype(np.float32), painter.relief()
+    on.colour[inside] = (0.30, 0.075, 0.075)
+    return np.clip(on.colour, 0.002, 1), gloss.astype(np.float32), _relief(on)
 
-
+# %% ../../nbs/synthetic/skin.ipynb #1ca39da8
 def paint_texture(
     style: SkinStyle,
     width: int = 256,  # texels across; its height is twice that
