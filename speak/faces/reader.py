@@ -50,7 +50,7 @@ class FaceReader(nn.Module):
         w = width
         self.stem = _conv(3, w, 3, 2)
         self.down = nn.ModuleList([_blocks(w, 2 * w), _blocks(2 * w, 4 * w), _blocks(4 * w, 6 * w)])
-        self.up = nn.ModuleList([_conv(6 * w, 2 * w, 1), _conv(2 * w, 2 * w, 1)])
+        self.up = _conv(6 * w, 2 * w, 1)
         self.side = nn.ModuleList([_conv(4 * w, 2 * w, 1), _conv(2 * w, 2 * w, 1)])
         self.merge = nn.ModuleList([_conv(2 * w, 2 * w), _conv(2 * w, 2 * w)])
         self.maps = nn.Conv2d(2 * w, 68, 1)
@@ -70,8 +70,8 @@ class FaceReader(nn.Module):
         eighth = self.down[1](quarter)
         sixteenth = self.down[2](eighth)
         values = self.values(self.coarse(sixteenth)).float()
-        x = self.merge[0](F.interpolate(self.up[0](sixteenth), size=eighth.shape[2:]) + self.side[0](eighth))
-        x = self.merge[1](F.interpolate(self.up[1](x), size=quarter.shape[2:]) + self.side[1](quarter))
+        x = self.merge[0](F.interpolate(self.up(sixteenth), size=eighth.shape[2:]) + self.side[0](eighth))
+        x = self.merge[1](F.interpolate(x, size=quarter.shape[2:]) + self.side[1](quarter))
         share = self.maps(x).float().flatten(2).softmax(-1).unflatten(2, x.shape[2:])  # float32: places need it
         at = (torch.arange(x.shape[-1], device=x.device) + 0.5) * 2 / x.shape[-1] - 1
         landmarks = torch.stack([share.sum(2) @ at, share.sum(3) @ at], -1)
