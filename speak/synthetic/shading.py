@@ -453,7 +453,7 @@ def _shade_sample(
     return segment
 
 # %% ../../nbs/synthetic/shading.ipynb #1c1a9f06
-@njit(cache=True, error_model='numpy')
+@njit(cache=True, error_model='numpy', inline='always')
 def _alike(material, triangle, depth, y, x, v, u):
     "Whether the sample (v, u) shows a surface that may take its colour from the sample (y, x)."
     q = triangle[v, u]

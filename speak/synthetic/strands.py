@@ -138,7 +138,7 @@ class Strands(NamedTuple):
     bias: float  # how much nearer than it is a strand counts, so that skin under it does not show through
 
 # %% ../../nbs/synthetic/strands.ipynb #8000805e
-@njit(cache=True, error_model='numpy')
+@njit(cache=True, error_model='numpy', inline='always')
 def _piece(points, s, k, bias, root_width, taper, height, columns, far):
     """The piece of strand `s` between its points `k` and `k + 1`, as it is walked.
 
