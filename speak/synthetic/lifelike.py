@@ -143,7 +143,7 @@ def render(
     shut = actions[wanted][:, [FACE_ACTIONS.index('eyeBlinkLeft'), FACE_ACTIONS.index('eyeBlinkRight')]].mean(1)
     return Clip(out, marks, tracks.pose[wanted, :3].copy(), shut.astype(np.float32), tracks, surface, coverage, classes)
 
-
+# %% ../../nbs/synthetic/lifelike.ipynb #37b8c36c
 def ground_truth_flow(
     tracks: ClipTracks,
     frame: int,
@@ -160,7 +160,7 @@ def ground_truth_flow(
     there, _ = _draw(other, other_frame, size, _actions(other), body_track(other.factors.pose, other.pose))
     return GroundTruthFlow(*exact_flow(here, there, model))
 
-
+# %% ../../nbs/synthetic/lifelike.ipynb #a4928f99
 def face_points(identity: int) -> np.ndarray:  # (68,3)
     "The landmarks of a person's neutral face in space: where people differ in shape."
     return person(identity).shape.vertices[head_model().landmarks]

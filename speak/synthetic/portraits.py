@@ -31,7 +31,7 @@ class Portrait(NamedTuple):
     view: View
     person: int
 
-
+# %% ../../nbs/synthetic/portraits.ipynb #e7f6d939
 def sample_view(rng: np.random.Generator) -> View:
     "Draw a head pose, place and size: mostly moderate, to yaw 75, pitch 40 and roll 60 degrees."
     wide = rng.random() < 0.25
@@ -47,7 +47,7 @@ def sample_view(rng: np.random.Generator) -> View:
         body=(float(yaw * turn + rng.normal(0, 8)), float(rng.normal(0, 3)), float(roll * 0.2 + rng.normal(0, 3))),
     )
 
-
+# %% ../../nbs/synthetic/portraits.ipynb #92265d83
 def portraits(
     seed: int,  # of the person, too
     count: int,
