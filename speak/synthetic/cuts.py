@@ -169,20 +169,6 @@ def combed(q: np.ndarray, normals: np.ndarray, cut: Cut, style: HairStyle) -> np
     comb = comb + (1 - top) * (np.array([[0, -0.9, 0]]) + 0.5 * cut.back * np.array([[0, -0.3, -1]]))
     return unit(comb - 0.8 * (comb * normals).sum(1, keepdims=True) * normals)
 
-
-def _lengths(q: np.ndarray, inside: np.ndarray, cut: Cut, style: HairStyle, rng: np.random.Generator) -> np.ndarray:
-    "Lengths (S,) in units."
-    low, high = (0.35, 0.75) if not cut.shaved else ((0.62, 0.66) if cut.shaved < 2 else (0.8, 0.82))
-    top = smooth(low, high, q[:, 1] + 0.12 * smooth(-0.9, -1.6, q[:, 2]))
-    if cut.shaved == 2:
-        top = top * smooth(0.30, 0.24, np.abs(q[:, 0]))
-    length = cut.sides + (cut.top - cut.sides) * top
-    if cut.sides < 0.3:  # faded towards the neck
-        length = length * (0.35 + 0.65 * smooth(-0.5, 0.3, q[:, 1]))
-    length = length * np.exp(rng.normal(0, cut.uneven, len(q))) * np.clip(0.35 + 4 * inside, 0.35, 1)
-    length = length * (1 - 0.7 * style.thinning * crown(q))
-    return np.maximum(length, 0.015).astype(np.float32)
-
 # %% ../../nbs/synthetic/cuts.ipynb #1b6ab656
 def lengths(q: np.ndarray, inside: np.ndarray, cut: Cut, style: HairStyle, rng: np.random.Generator) -> np.ndarray:
     "Lengths (S,) in units."
