@@ -14,10 +14,9 @@ from ..labels import FACE_ACTIONS
 from .acting import blink_track, emotion_track, gaze_track, head_track
 from .expressions import gaze_actions
 from .motion import seeded_rng
-from .phonetics import VISEMES as PHONETIC_VISEMES
-from .phonetics import viseme_tracks
+from .phonetics import VISEMES, viseme_tracks
 from .speech import Speech, sentence
-from .visemes import VISEMES, combine, mouth_actions, plausible, sample_articulation, sides
+from .visemes import combine, mouth_actions, plausible, sample_articulation, sides
 from .voices import draw_speaker, speak
 
 # %% ../../nbs/synthetic/lifelike_tracks.ipynb #9e35e303
@@ -33,10 +32,8 @@ def speech_of(number: int, voice: int) -> Speech:
 def speech_track(speech: Speech, voice: int) -> np.ndarray:  # (T,52) float32
     "The mouth's movements; how a speaker articulates goes with the voice."
     n_frames = round(len(speech.wave) / SAMPLE_RATE * FPS)
-    weights = np.zeros((n_frames, len(VISEMES)))
-    weights[:, [VISEMES.index(v) for v in PHONETIC_VISEMES]] = viseme_tracks(speech.phonemes, n_frames)
     style = sample_articulation(seeded_rng('articulation', int(voice)))
-    return mouth_actions(weights, style).astype(np.float32)
+    return mouth_actions(viseme_tracks(speech.phonemes, n_frames), style).astype(np.float32)
 
 
 def pose_track(seed: int, n_frames: int) -> np.ndarray:  # (T,6) float32
