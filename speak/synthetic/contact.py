@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import dijkstra
 
 from ..labels import FACE_ACTIONS
 from .face_shape import canonical_vertices
 from .head_model import head_model
+from .landmarks import edge_path
 from .visemes import ACTION, sides
 
 # %% ../../nbs/synthetic/contact.ipynb #8abcb928
@@ -26,25 +25,7 @@ _LOWER = dict(right_eye=(36, 41, 40, 39), left_eye=(42, 47, 46, 45), mouth=(60, 
 @lru_cache(1)
 def _edges() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     "Vertex numbers of the upper and the lower edge of each opening, from the image's left to its right."
-    model, points = head_model(), canonical_vertices()
-    skin = model.triangles[model.parts == 0]
-    pairs = np.unique(np.sort(np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]]), 1), axis=0)
-    lengths = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-    graph = coo_matrix((lengths, tuple(pairs.T)), (len(points), len(points))).tocsr()
-    out = {}
-    for name in _UPPER:
-        found = []
-        for marks in (_UPPER[name], _LOWER[name]):
-            path = [int(model.landmarks[marks[0]])]
-            for mark in marks[1:]:
-                _, before = dijkstra(graph, directed=False, indices=path[-1], return_predecessors=True)
-                step = [int(model.landmarks[mark])]
-                while before[step[-1]] != path[-1]:
-                    step.append(int(before[step[-1]]))
-                path += step[::-1]
-            found.append(np.array(path))
-        out[name] = (found[0], found[1])
-    return out
+    return {name: (edge_path(_UPPER[name]), edge_path(_LOWER[name])) for name in _UPPER}
 
 # %% ../../nbs/synthetic/contact.ipynb #fabb3e2a
 COLUMNS = 9

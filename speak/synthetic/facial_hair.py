@@ -14,6 +14,7 @@ from .face_shape import FaceShape, canonical_vertices
 from .hair_growth import Growth, grow_strands, obstacle, unit
 from .hair_style import GREY, HairStyle
 from .head_model import head_model
+from .landmarks import BROW_LINE, edge_path
 from .scene import FaceHair
 from .skin import beard_area, fractal_noise, smooth
 
@@ -60,10 +61,7 @@ def frames(shape: FaceShape, triangles: np.ndarray) -> np.ndarray:  # (S,3,3)
     return np.stack([along, np.cross(out, along), out], 1)
 
 # %% ../../nbs/synthetic/facial_hair.ipynb #8b0e6cff
-_BROW = np.array([  # the canonical right half: x, y
-    (0.100, 0.204), (0.14, 0.213), (0.20, 0.222), (0.28, 0.233), (0.37, 0.233),
-    (0.46, 0.218), (0.54, 0.192), (0.60, 0.162),
-])  # fmt: skip
+_BROW = BROW_LINE[:8]
 _BROW_ARCH = np.array([-0.004, -0.004, 0.0, 0.014, 0.026, 0.022, 0.006, -0.012])
 
 
@@ -107,25 +105,7 @@ def grow_brows(style: HairStyle, shape: FaceShape, rng: np.random.Generator) -> 
 @lru_cache(1)
 def lid_edges() -> tuple[np.ndarray, ...]:
     "Vertex numbers from the inner to the outer corner: upper and lower edge of the left eye, then of the right one."
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import dijkstra
-
-    model, q = head_model(), canonical_vertices()
-    triangles = model.triangles[model.parts == 0]
-    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    length = np.linalg.norm(q[edges[:, 0]] - q[edges[:, 1]], axis=1)
-    graph = csr_matrix((length, (edges[:, 0], edges[:, 1])), (len(q), len(q)))
-    out = []
-    for marks in ((42, 43, 44, 45), (42, 47, 46, 45), (39, 38, 37, 36), (39, 40, 41, 36)):
-        path = [model.landmarks[marks[0]]]
-        for start, end in zip(marks, marks[1:]):
-            start, end = model.landmarks[start], model.landmarks[end]
-            before = dijkstra(graph, indices=end, return_predecessors=True)[1]
-            while start != end:
-                start = before[start]
-                path.append(start)
-        out.append(np.array(path))
-    return tuple(out)
+    return tuple(edge_path(m) for m in ((42, 43, 44, 45), (42, 47, 46, 45), (39, 38, 37, 36), (39, 40, 41, 36)))
 
 
 def _lid(edge: np.ndarray, upper: bool, side: int, n: int, style: HairStyle, rng: np.random.Generator):
