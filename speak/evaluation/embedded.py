@@ -22,9 +22,10 @@ def draw_factors(
     split: str,  # 'train', 'val', 'test' or 'judge'
     index: int,  # number of the clip
     seed: int = 0,  # another draw of the same split
+    renderer: str = synthetic.DEFAULT_RENDERER,  # of `corpus.RENDERERS`
 ) -> Factors:
     "The factors of one clip of a split."
-    return synthetic.factors_for(split, index, seed)
+    return synthetic.factors_for(split, index, seed, renderer)
 
 
 @lru_cache(256)
@@ -61,13 +62,14 @@ def split_people(split: str) -> range:
     return synthetic.IDENTITY_SPLITS[split]
 
 
-def portrait_sources(split: str, n: int, seed: int) -> list[ClipTracks]:
+def portrait_sources(split: str, n: int, seed: int, renderer: str = synthetic.DEFAULT_RENDERER) -> list[ClipTracks]:
     "Clips from which portraits take mouths, poses and expressions: every emotion equally often, at each of its levels."
     out = []
     for i in range(n):
         emotion = EMOTIONS[i % len(EMOTIONS)]
         level = 0 if emotion == 'neutral' else 1 + i // len(EMOTIONS) % 3
-        out.append(tracks(dataclasses.replace(draw_factors(split, i, seed), emotion=emotion, level=level)))
+        drawn = draw_factors(split, i, seed, renderer)
+        out.append(tracks(dataclasses.replace(drawn, emotion=emotion, level=level)))
     return out
 
 # %% ../../nbs/evaluation/embedded.ipynb #30e87d14

@@ -182,10 +182,12 @@ def factors_for(
     first_seed = list(IDENTITY_SPLITS).index(split) * 10**8
     emotion = EMOTIONS[rng.integers(len(EMOTIONS))]
     level = 0 if emotion == 'neutral' else int(rng.integers(1, 4))
+    speakers = 10**8 if renderer == 'lifelike' else len(VOICES)
+    first_voice = first_seed if renderer == 'lifelike' else 0
     return Factors(
         identity=people[rng.integers(len(people))],
         sentence=sentences[rng.integers(len(sentences))],
-        voice=int(rng.integers(len(VOICES))),
+        voice=first_voice + int(rng.integers(speakers)),
         pose=first_seed + int(rng.integers(10**8)),
         emotion=emotion,
         level=level,

@@ -51,12 +51,13 @@ def clip_arrays(
     emotions: np.ndarray | None = None,  # (T,) as of `clip_labels`
 ) -> ClipArrays:
     "A rendered clip as a corpus gives it. The sound goes on to the end: that after the last frame is context."
+    lifelike = clip.tracks.factors.renderer == 'lifelike'  # whose columns are not yet those of `LABEL_COLUMNS`
     return ClipArrays(
         frames=clip.frames,
         wave=clip.tracks.wave[frames.start * SAMPLE_RATE // FPS :],
         landmarks=clip.landmarks,
-        eye_closure=clip.tracks.expression[frames.start : frames.stop, -1],
-        labels=clip_labels(clip.tracks, frames, emotions),
+        eye_closure=clip.lid_closure if lifelike else clip.tracks.expression[frames.start : frames.stop, -1],
+        labels=None if lifelike else clip_labels(clip.tracks, frames, emotions),
         surface=clip.surface,
         segmentation=clip.segmentation,
     )
@@ -69,7 +70,10 @@ _SILENT_FRAMES = 3  # at the begin of a sentence in which nothing is heard yet
 class _FactorSampler:
     "Draws the factors of a split's clips."
 
-    def __init__(self, split: str, seed: int):
+    def __init__(self, split: str, seed: int, renderer: str):
+        self.renderer, self.first_voice, self.speakers = renderer, 0, len(VOICES)
+        if renderer == 'lifelike':
+            self.first_voice, self.speakers = list(IDENTITY_SPLITS).index(split) * 10**8, 10**8
         self.sentences, self.first_seed = SENTENCE_SPLITS[split], IDENTITY_SPLITS[split].start + seed * 100_003
         self.kinds = [('neutral', 0)] + [(e, level) for e in EMOTIONS[1:] for level in (1, 2, 3)]
 
@@ -89,17 +93,18 @@ class _FactorSampler:
         return Factors(
             identity=identity,
             sentence=sentence,
-            voice=int(rng.integers(len(VOICES))),
+            voice=self.first_voice + int(rng.integers(self.speakers)),
             pose=self.first_seed + pose,
             emotion=emotion,
             level=level,
             expression=self.first_seed + clip,
+            renderer=self.renderer,
         )
 
 # %% ../../nbs/synthetic/dataset.ipynb #f45dae0a
-def _long_factors(split: str, n_clips: int, seed: int) -> list[Factors]:
+def _long_factors(split: str, n_clips: int, seed: int, renderer: str) -> list[Factors]:
     "Factors of the clips that last a sentence."
-    draw, people, sentences = _FactorSampler(split, seed).draw, IDENTITY_SPLITS[split], SENTENCE_SPLITS[split]
+    draw, people, sentences = _FactorSampler(split, seed, renderer).draw, IDENTITY_SPLITS[split], SENTENCE_SPLITS[split]
     rng, half = np.random.default_rng([seed, n_clips]), (n_clips + 1) // 2
     second, emotions = rng.permutation(half), rng.permutation(n_clips)
     factors = []
@@ -109,9 +114,9 @@ def _long_factors(split: str, n_clips: int, seed: int) -> list[Factors]:
     return factors
 
 
-def _short_factors(split: str, n_clips: int, n_short_clips: int, seed: int) -> list[Factors]:
+def _short_factors(split: str, n_clips: int, n_short_clips: int, seed: int, renderer: str) -> list[Factors]:
     "Factors of the short clips, of people beyond those of the `n_clips` others."
-    draw, people, extra = _FactorSampler(split, seed).draw, IDENTITY_SPLITS[split], EXTRA_TRAIN_IDS
+    draw, people, extra = _FactorSampler(split, seed, renderer).draw, IDENTITY_SPLITS[split], EXTRA_TRAIN_IDS
     rng, first = np.random.default_rng([seed, n_clips, n_short_clips]), (n_clips + 1) // 2
     emotions, pose_tracks = rng.permutation(n_short_clips), rng.permutation(n_short_clips) // 4
     factors = []
@@ -132,6 +137,7 @@ class SyntheticCorpus:
         seed: int = 0,  # another seed, other voices, poses and emotions
         max_frames: int = 0,  # of a clip that are rendered, 0 for all
         n_short_clips: int = 0,  # of `SHORT_CLIP_FRAMES` frames, of people beyond those of the others; only of 'train'
+        renderer: str = DEFAULT_RENDERER,  # of `corpus.RENDERERS`
     ):
         if split not in IDENTITY_SPLITS:
             raise SpeakError(f"The embedded corpus has no split '{split}': {nearest(split, IDENTITY_SPLITS)}")
@@ -150,10 +156,11 @@ class SyntheticCorpus:
                 f"ones want {wanted}."
             )
         self.max_frames, self.first_short = max_frames, n_clips
-        self.key = f'{DEFAULT_RENDERER}-{split}-{n_clips}-{seed}'
+        self.key = f'{renderer}-{split}-{n_clips}-{seed}'
         self.key += f'-{max_frames}' if max_frames or n_short_clips else ''
         self.key += f'-{n_short_clips}' if n_short_clips else ''
-        self.factors = _long_factors(split, n_clips, seed) + _short_factors(split, n_clips, n_short_clips, seed)
+        self.factors = _long_factors(split, n_clips, seed, renderer)
+        self.factors += _short_factors(split, n_clips, n_short_clips, seed, renderer)
         self.clips = [
             ClipInfo(f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True)
             for i, f in enumerate(self.factors)

@@ -26,6 +26,7 @@ from ...errors import SpeakError
 from ..embedded import portrait_sources, render_portraits, split_people
 from ...progress import progress_bar
 from ...stopping import signals_blocked, stopping
+from ...synthetic.corpus import DEFAULT_RENDERER
 
 # %% ../../../nbs/evaluation/judges/faces.ipynb #d898964a
 class FaceDataset:
@@ -61,6 +62,7 @@ def build_portraits(
     seed: int = 0,
     jobs: int = 0,
     progress: bool = True,
+    renderer: str = DEFAULT_RENDERER,
 ) -> FaceDataset:
     """Draw `each` frames of so many people of a split, or open what an earlier call drew.
 
@@ -70,7 +72,7 @@ def build_portraits(
         raise SpeakError(
             f"The embedded corpus's split '{split}' has {len(split_people(split))} people; {people} were asked for."
         )
-    final = Path(folder) / f'portraits-{split}-{people}x{each}-{pool}-{seed}-{size}'
+    final = Path(folder) / f'portraits-{renderer}-{split}-{people}x{each}-{pool}-{seed}-{size}'
     if final.is_dir():
         return FaceDataset(final)
     part = final.with_name(f'{final.name}.{os.getpid()}.part')
@@ -78,7 +80,8 @@ def build_portraits(
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            _render_into(part, split, people, each, size, portrait_sources(split, pool, seed), seed, jobs, progress)
+            sources = portrait_sources(split, pool, seed, renderer)
+            _render_into(part, split, people, each, size, sources, seed, jobs, progress)
             os.replace(part, final)
         except OSError as e:
             raise SpeakError(

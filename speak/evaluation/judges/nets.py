@@ -106,7 +106,8 @@ def crop_face(
     frames: Tensor,  # (B,3,S,S) in [-1,1]
     points: Tensor,  # (B,68,2) landmarks in [-1,1]
     face_only: bool = False,  # grey outside jaw and brows
-) -> Tensor:  # (B,3,48,48)
+    size: int = CROP_SIZE,
+) -> Tensor:  # (B,3,size,size)
     "The face, level and at one size."
     model = torch.as_tensor(HEAD_MODEL[_NOSE_AND_EYES, :2], dtype=points.dtype, device=points.device)
     model = (model - points.new_tensor(CROP_CENTER_MM)) / CROP_HALF_SIDE_MM
@@ -114,10 +115,10 @@ def crop_face(
     m, p = torch.view_as_complex(model.contiguous()), torch.view_as_complex(points[:, _NOSE_AND_EYES].contiguous())
     middle, centered = p.mean(1, keepdim=True), m - m.mean()
     turn = (centered.conj() * (p - middle)).sum(1, keepdim=True) / centered.abs().square().sum()  # (B,1)
-    side = (torch.arange(CROP_SIZE, device=points.device) + 0.5) * 2 / CROP_SIZE - 1
-    cells = torch.complex(*[g.flatten() for g in torch.meshgrid(side, side, indexing='xy')])  # (48*48,)
-    grid = torch.view_as_real(turn * (cells - m.mean()) + middle)  # (B,48*48,2) in the frame
-    shape = (CROP_SIZE, CROP_SIZE)
+    side = (torch.arange(size, device=points.device) + 0.5) * 2 / size - 1
+    cells = torch.complex(*[g.flatten() for g in torch.meshgrid(side, side, indexing='xy')])  # (size²,)
+    grid = torch.view_as_real(turn * (cells - m.mean()) + middle)  # (B,size²,2) in the frame
+    shape = (size, size)
     out = F.grid_sample(frames, grid.unflatten(1, shape).to(frames.dtype), 'bilinear', 'border', align_corners=False)
     if not face_only:
         return out
@@ -127,9 +128,14 @@ def crop_face(
 class CropNet(nn.Module):
     "A small ResNet for a cut-out face."
 
-    def __init__(self, out: int, width: int = 24):  # numbers that it gives; channels at half the crop's resolution
+    def __init__(
+        self,
+        out: int,  # numbers that it gives
+        width: int = 24,  # channels at half the crop's resolution
+        size: int = CROP_SIZE,  # of the crop
+    ):
         super().__init__()
-        w = width
+        self.size, w = size, width
         self.net = nn.Sequential(
             _conv(3, w, 3, 2),
             _block(w, w),
@@ -137,8 +143,8 @@ class CropNet(nn.Module):
             _block(2 * w, 4 * w, 2),
             _block(4 * w, 4 * w, 2),
             nn.Flatten(),
-            nn.Linear(4 * w * (CROP_SIZE // 16) ** 2, out),
+            nn.Linear(4 * w * (size // 16) ** 2, out),
         )
 
-    def forward(self, x: Tensor) -> Tensor:  # (B,3,48,48) -> (B,out)
+    def forward(self, x: Tensor) -> Tensor:  # (B,3,size,size) -> (B,out)
         return self.net(x)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JUDGE_FILES', 'JudgeNets', 'find_judges', 'save_judges', 'describe_accuracy', 'resize_frames', 'FaceReadings',
-           'Judges', 'read_faces', 'embed_windows']
+           'Judges', 'read_landmarks', 'read_faces', 'embed_windows']
 
 # %% ../../../nbs/evaluation/judges/reader.ipynb #8419170c
 import json
@@ -25,6 +25,8 @@ from ...data.head_pose import POSE_SCALE
 from ...data.landmarks import mouth_box
 from ...errors import SpeakError
 from .nets import CropNet, FaceNet, crop_face
+from ...faces import reader
+from ...faces.reader import FaceReader
 from ...labels import EMOTIONS
 from ...paper.syncnet import SyncNet, crop_mouth
 
@@ -33,7 +35,8 @@ class JudgeNets(nn.Module):
     """The networks of the judges, in evaluation mode.
 
     `size` is the side of the frames that they read, in pixels; widths are channels at half resolution, `embed` is the
-    length of an embedding. `accuracy` {judge: its figures} is what `judges.measure` found, `training` says what they
+    length of an embedding. Where `reader_width` is not 0, `face` is a `faces.reader.FaceReader` of that width.
+    `accuracy` {judge: its figures} is what `judges.measure` found, `training` says what they
     were trained on."""
 
     def __init__(
@@ -46,6 +49,8 @@ class JudgeNets(nn.Module):
         sync_width: int = 16,
         sync_embed: int = 128,
         sync_size: int = 32,
+        reader_width: int = 0,
+        crop_size: int = 48,
         accuracy: dict | None = None,
         training: str = '',
     ):
@@ -59,11 +64,13 @@ class JudgeNets(nn.Module):
             sync_width=sync_width,
             sync_embed=sync_embed,
             sync_size=sync_size,
+            reader_width=reader_width,
+            crop_size=crop_size,
         )
         self.size, self.accuracy, self.training_note = size, accuracy or {}, training
-        self.face = FaceNet(face_width)
-        self.emotion = CropNet(len(EMOTIONS), emotion_width)
-        self.identity = CropNet(identity_embed, identity_width)
+        self.face = FaceReader(reader_width) if reader_width else FaceNet(face_width)
+        self.emotion = CropNet(len(EMOTIONS), emotion_width, crop_size)
+        self.identity = CropNet(identity_embed, identity_width, crop_size)
         self.sync = SyncNet(sync_width, sync_embed, sync_size)
         self.eval()
 
@@ -193,18 +200,29 @@ class Judges(JudgeNets):
         return embed_windows(self, frames, wave, landmarks, chunk)
 
 # %% ../../../nbs/evaluation/judges/reader.ipynb #9bc22241
+def read_landmarks(judges: JudgeNets, frames: np.ndarray, x: Tensor) -> tuple[Tensor, Tensor]:
+    "Landmarks (T,68,2) in [-1,1] and head pose (T,3) in degrees, of frames and of what `resize_frames` makes of them."
+    if not isinstance(judges.face, FaceReader):
+        points, angles = judges.face(x)
+        return points, angles * angles.new_tensor(POSE_SCALE)
+    found = reader.read_faces(judges.face, frames)
+    points = (torch.from_numpy(found.landmarks) + 0.5) * 2 / frames.shape[1] - 1
+    return points.to(x), torch.from_numpy(found.angles).to(x)
+
+
 def read_faces(judges: JudgeNets, frames: np.ndarray) -> FaceReadings:  # (T,S,S,3) uint8 RGB
     "What `Judges.read` gives, of all frames at once."
     x = resize_frames(frames, judges.size, judges.device)
     if not len(x):
         shapes = (68, 2), (3,), (len(EMOTIONS),), (judges.settings['identity_embed'],)
         return FaceReadings(*(np.zeros((0, *shape), np.float32) for shape in shapes))
-    points, angles = judges.face(x)
+    points, pose = read_landmarks(judges, frames, x)
+    crop, face = (crop_face(x, points, only, judges.emotion.size) for only in (False, True))
     found = FaceReadings(
         landmarks=(points + 1) * frames.shape[1] / 2 - 0.5,
-        pose=angles * angles.new_tensor(POSE_SCALE),
-        emotion=judges.emotion(crop_face(x, points)).softmax(-1),
-        identity=F.normalize(judges.identity(crop_face(x, points, face_only=True)), dim=-1),
+        pose=pose,
+        emotion=judges.emotion(crop).softmax(-1),
+        identity=F.normalize(judges.identity(face), dim=-1),
     )
     return FaceReadings(*(v.cpu().numpy() for v in found))
 
@@ -222,7 +240,7 @@ def embed_windows(
     for i in range(0, len(frames), chunk):
         x = resize_frames(frames[i : i + chunk], judges.size, judges.device)
         if landmarks is None:
-            points = (judges.face(x)[0].cpu().numpy() + 1) * judges.size / 2 - 0.5
+            points = (read_landmarks(judges, frames[i : i + chunk], x)[0].cpu().numpy() + 1) * judges.size / 2 - 0.5
         else:
             points = (np.asarray(landmarks[i : i + chunk]) + 0.5) * judges.size / frames.shape[1] - 0.5
         boxes = torch.from_numpy(mouth_box(points.astype(np.float32), MOUTH_SCALE)).to(x)

@@ -18,7 +18,7 @@ from ...config import Config
 from ...data.cache import FrameCache
 from ...data.head_pose import POSE_SCALE
 from .faces import ClipFaces, FaceDataset, PairBatches, PortraitBatches
-from .nets import CropNet, FaceNet, crop_face
+from .nets import CROP_SIZE, CropNet, FaceNet, crop_face
 from ...labels import EMOTIONS
 from ...tensors import uint8_to_float
 from ...training.loop import Stage
@@ -110,18 +110,27 @@ class EmotionStage(Stage):
     name = 'judge_emotion'
 
     def __init__(
-        self, c: Config, accelerator: Accelerator, faces: FaceDataset, steps: int, width: int = 24, batch: int = 64
+        self,
+        c: Config,
+        accelerator: Accelerator,
+        faces: FaceDataset,
+        steps: int,
+        width: int = 24,
+        batch: int = 64,
+        crop_size: int = CROP_SIZE,
     ):
         super().__init__(c, accelerator)
         self.steps, self.batches = steps, PortraitBatches(faces, c, batch, process=accelerator.process_index)
         torch.manual_seed(c.optim.seed + 2)
-        self.add('emotion', CropNet(len(EMOTIONS), width))
+        self.add('emotion', CropNet(len(EMOTIONS), width, crop_size))
 
     def step(self, b: dict, k: int) -> dict:
         "Train on one batch."
-        crops = crop_face(uint8_to_float(b['frames'][:, None]), jitter_landmarks(b['points']))
+        net = self.nets['emotion']
+        frames = uint8_to_float(b['frames'][:, None])
+        crops = crop_face(frames, jitter_landmarks(b['points']), size=self.unwrapped('emotion').size)
         with self.accelerator.autocast():
-            logits = self.nets['emotion'](crops).float()
+            logits = net(crops).float()
         loss = F.cross_entropy(logits, b['emotion'])
         self.optimizers['emotion'].zero_grad()
         self.accelerator.backward(loss)
@@ -146,15 +155,17 @@ class IdentityStage(Stage):
         width: int = 24,
         embed: int = 128,  # numbers of an embedding
         people: int = 64,  # of a batch
+        crop_size: int = CROP_SIZE,
     ):
         super().__init__(c, accelerator)
         self.steps, self.batches = steps, PairBatches(faces, c, 2 * people, process=accelerator.process_index)
         torch.manual_seed(c.optim.seed + 3)
-        self.add('identity', CropNet(embed, width))
+        self.add('identity', CropNet(embed, width, crop_size))
 
     def step(self, b: dict, k: int) -> dict:
         "Train on one batch."
-        crops = crop_face(uint8_to_float(b['frames'][:, None]), jitter_landmarks(b['points']), face_only=True)
+        frames, size = uint8_to_float(b['frames'][:, None]), self.unwrapped('identity').size
+        crops = crop_face(frames, jitter_landmarks(b['points']), face_only=True, size=size)
         with self.accelerator.autocast():
             code = F.normalize(self.nets['identity'](crops).float(), dim=-1)
         one, other = code[::2], code[1::2]
