@@ -45,7 +45,9 @@ class FaceReading(NamedTuple):
 class FaceReader(nn.Module):
     "Landmarks, head pose and actions of faces that are cut out."
 
-    def __init__(self, width: int = 20):  # channels at half the resolution
+    WIDTH = 20  # of the weights that `train_faces.ipynb` makes
+
+    def __init__(self, width: int = WIDTH):  # channels at half the resolution
         super().__init__()
         w = width
         self.stem = _conv(3, w, 3, 2)
