@@ -145,10 +145,20 @@ def face_measures(landmarks: Tensor) -> Tensor:  # (B,4)
     )
 
 
+def _spans(landmarks: Tensor, eyes: Tensor) -> list[Tensor]:
+    "From landmark to landmark of each measure's pairs, (B,pairs,2) over the eyes' distance (B,1,1)."
+    return [torch.stack([landmarks[:, a] - landmarks[:, b] for a, b in p], 1) / eyes for p in _PAIRS]
+
+
 def reading_loss(reading: FaceReading, truth: FaceReading) -> Tensor:
-    "What a reading lacks."
+    """What a reading lacks.
+
+    Spans are compared with their direction. Lengths alone are right for swapped corners of the mouth, too, and such a
+    reading does not find its way back: the width would first have to shrink to nothing."""
     marks = F.smooth_l1_loss(reading.landmarks, truth.landmarks, beta=0.03)
-    measures = F.smooth_l1_loss(face_measures(reading.landmarks), face_measures(truth.landmarks), beta=0.03)
+    eyes = (truth.landmarks[:, 36] - truth.landmarks[:, 45]).norm(dim=-1).clamp(min=0.05)[:, None, None]
+    spans = zip(_spans(reading.landmarks, eyes), _spans(truth.landmarks, eyes))
+    measures = sum(F.smooth_l1_loss(a, b, beta=0.03) for a, b in spans) / len(_PAIRS) * 2
     angles = F.smooth_l1_loss(reading.angles, truth.angles, beta=0.1)
     actions = F.smooth_l1_loss(reading.actions, truth.actions, beta=0.1)
     return 12 * marks + 4 * measures + angles + 2 * actions
