@@ -27,6 +27,7 @@ from ...errors import SpeakError
 from .nets import CropNet, FaceNet, crop_face
 from ...faces import reader
 from ...faces.reader import FaceReader
+from ...faces.weights import face_reader, shipped_file
 from ...labels import EMOTIONS
 from ...paper.syncnet import SyncNet, crop_mouth
 
@@ -97,13 +98,25 @@ def find_judges(name: str | Path) -> Path:
     return folder
 
 # %% ../../../nbs/evaluation/judges/reader.ipynb #d7e09972
+def _reads_with_shipped(judges: JudgeNets) -> bool:
+    "Whether the judge of landmarks and pose is the face reader that ships."
+    if not isinstance(judges.face, FaceReader) or not shipped_file('reader').exists():
+        return False
+    own, shipped = judges.face.state_dict(), face_reader().state_dict()
+    return all(own[k].shape == v.shape and torch.equal(own[k].cpu().half(), v.half()) for k, v in shipped.items())
+
+
 def save_judges(judges: JudgeNets, folder: str | Path) -> Path:
-    "Half-precision weights, and settings with accuracies as JSON; the folder is complete or the earlier one."
+    """Half-precision weights, and settings with accuracies as JSON; the folder is complete or the earlier one.
+
+    A face reader that ships with the package is not written again."""
     folder = Path(folder)
     weights = {
         k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu()
         for k, v in judges.state_dict().items()
     }
+    if _reads_with_shipped(judges):
+        weights = {k: v for k, v in weights.items() if not k.startswith('face.')}
     text = dict(settings=judges.settings, accuracy=judges.accuracy, training=judges.training_note)
     with atomic_folder(folder) as part:
         save_file(weights, part / 'judges.safetensors')
@@ -172,7 +185,10 @@ class Judges(JudgeNets):
                 "it must be the file that nbs/judges.ipynb exported."
             ) from e
         try:
-            judges.load_state_dict(load_file(folder / 'judges.safetensors'))
+            state = load_file(folder / 'judges.safetensors')
+            if isinstance(judges.face, FaceReader) and not any(k.startswith('face.') for k in state):
+                state |= {f'face.{k}': v for k, v in face_reader().state_dict().items()}
+            judges.load_state_dict(state)
         except (SafetensorError, RuntimeError, OSError) as e:
             raise SpeakError(
                 f"{folder / 'judges.safetensors'} does not hold these judges ({str(e).splitlines()[0]}); "
