@@ -25,6 +25,7 @@ def save_half(net: nn.Module, file: Path) -> None:
     state = {k: v.detach().half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
     with atomic_file(file, '.safetensors') as temporary:
         save_file({k: v.contiguous() for k, v in state.items()}, temporary)
+        Path(temporary).chmod(0o644)
 
 
 def load_half(net: nn.Module, file: Path) -> nn.Module:
