@@ -6,7 +6,6 @@
 __all__ = ['without_face', 'Scene', 'DetectorBatches', 'DetectorStage']
 
 # %% ../../nbs/faces/scenes.ipynb #3cee1bd4
-import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from torch.utils.data import Dataset
 from ..config import Config
 from .alignment import Alignment, align
 from .detector import FaceDetector, Targets, detection_loss, targets_of
-from .train import PortraitSet, noisy, recoloured
+from .train import PortraitSet, cosine_factor, noisy, recoloured
 from ..training.loop import Stage
 
 # %% ../../nbs/faces/scenes.ipynb #189fd4fe
@@ -162,7 +161,7 @@ class DetectorStage(Stage):
 
     def lr_factor(self, k: int) -> float:
         "What the learning rate is multiplied by at step k."
-        return min(1, (k + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * k / self.steps))
+        return cosine_factor(k, self.steps, 100)
 
     def step(self, b: dict, k: int) -> dict:
         "Train on one batch."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'PortraitSet', 'render_portraits', 'save_portraits', 'load_portraits', 'recoloured', 'noisy',
-           'photometric', 'jittered', 'face_measures', 'reading_loss', 'training_batch', 'ReaderBatches',
-           'FaceReaderStage']
+           'photometric', 'jittered', 'face_measures', 'reading_loss', 'training_batch', 'cosine_factor',
+           'ReaderBatches', 'FaceReaderStage']
 
 # %% ../../nbs/faces/train.ipynb #6b6a2f00
 import math
@@ -183,6 +183,11 @@ def training_batch(
     return standardized(faces), FaceReading(*truth)
 
 # %% ../../nbs/faces/train.ipynb #b9b58033
+def cosine_factor(k: int, steps: int, warm_up: int) -> float:
+    "What the learning rate is multiplied by at step k: a linear rise, then a cosine that ends at 0."
+    return min(1, (k + 1) / warm_up) * (0.5 + 0.5 * math.cos(math.pi * k / steps))
+
+
 class ReaderBatches(Dataset):
     "Batch k of a run is `self[k]`, the same however often the run was stopped."
 
@@ -212,7 +217,7 @@ class FaceReaderStage(Stage):
 
     def lr_factor(self, k: int) -> float:
         "What the learning rate is multiplied by at step k."
-        return min(1, (k + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * k / self.steps))
+        return cosine_factor(k, self.steps, 200)
 
     def step(self, b: dict, k: int) -> dict:
         "Train on one batch."

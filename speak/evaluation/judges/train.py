@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AFFINE_TURN_DEG', 'AFFINE_SCALE', 'AFFINE_SHIFT', 'TEMPERATURE', 'affine_augment', 'LandmarkPoseStage',
-           'jitter_landmarks', 'EmotionStage', 'IdentityStage', 'SyncJudgeStage']
+           'jitter_landmarks', 'jittered_crops', 'EmotionStage', 'IdentityStage', 'SyncJudgeStage']
 
 # %% ../../../nbs/evaluation/judges/train.ipynb #06abd4c5
 import copy
@@ -103,6 +103,12 @@ def jitter_landmarks(
     eyes = (points[:, 36] - points[:, 45]).norm(dim=-1)[:, None, None]
     return points + scale * eyes * (torch.randn_like(points[:, :1]) + torch.randn_like(points))
 
+
+def jittered_crops(batch: dict, size: int, face_only: bool = False) -> Tensor:  # (B,3,size,size)
+    "The faces of a batch, cut out along landmarks with such errors."
+    frames = uint8_to_float(batch['frames'][:, None])
+    return crop_face(frames, jitter_landmarks(batch['points']), face_only, size)
+
 # %% ../../../nbs/evaluation/judges/train.ipynb #1f8efc0e
 class EmotionStage(Stage):
     "Which of eight emotions a cut-out face shows: cross-entropy."
@@ -126,11 +132,9 @@ class EmotionStage(Stage):
 
     def step(self, b: dict, k: int) -> dict:
         "Train on one batch."
-        net = self.nets['emotion']
-        frames = uint8_to_float(b['frames'][:, None])
-        crops = crop_face(frames, jitter_landmarks(b['points']), size=self.unwrapped('emotion').size)
+        crops = jittered_crops(b, self.unwrapped('emotion').size)
         with self.accelerator.autocast():
-            logits = net(crops).float()
+            logits = self.nets['emotion'](crops).float()
         loss = F.cross_entropy(logits, b['emotion'])
         self.optimizers['emotion'].zero_grad()
         self.accelerator.backward(loss)
@@ -164,8 +168,7 @@ class IdentityStage(Stage):
 
     def step(self, b: dict, k: int) -> dict:
         "Train on one batch."
-        frames, size = uint8_to_float(b['frames'][:, None]), self.unwrapped('identity').size
-        crops = crop_face(frames, jitter_landmarks(b['points']), face_only=True, size=size)
+        crops = jittered_crops(b, self.unwrapped('identity').size, face_only=True)
         with self.accelerator.autocast():
             code = F.normalize(self.nets['identity'](crops).float(), dim=-1)
         one, other = code[::2], code[1::2]
