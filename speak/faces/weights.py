@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -30,12 +31,15 @@ def save_half(net: nn.Module, file: Path) -> None:
 def load_half(net: nn.Module, file: Path) -> nn.Module:
     """Fill a network with the weights of a file.
 
-    Raises: `SpeakError` where the file is missing or of another network."""
+    Raises: `SpeakError` where the file is missing, damaged or of another network."""
     if not file.exists():
-        raise SpeakError(
-            f'{file} is missing; `nbs/train_faces.ipynb` makes readers and detectors, `nbs/train_mouth_from_sound.ipynb` openings.'
-        )
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()}
+        makers = 'nbs/train_faces.ipynb and nbs/train_mouth_from_sound.ipynb'
+        raise SpeakError(f'{file} is missing: {makers} write such files.')
+    try:
+        stored = load_file(file)
+    except (SafetensorError, OSError) as e:
+        raise SpeakError(f'{file} is no file of weights ({e}): a safetensors file would be right.') from None
+    state = {k: v.float() if v.is_floating_point() else v for k, v in stored.items()}
     try:
         net.load_state_dict(state)
     except RuntimeError:
