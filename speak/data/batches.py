@@ -108,9 +108,10 @@ class FrameReader(PixelReader):
     def labels(self, name: str, at: Any) -> Tensor:  # (...,K)
         "Ground truth, a group of `data.clips.LABEL_COLUMNS`."
         at, columns = np.asarray(at), LABEL_COLUMNS[name]
-        if self.cache.labels is None:
+        labels = self.cache.labels
+        if labels is None or labels.shape[1] < columns.stop:  # a recording, or a cache of an earlier version
             return torch.full((*at.shape, columns.stop - columns.start), torch.nan)
-        return torch.from_numpy(np.ascontiguousarray(self.cache.labels[at][..., columns]))
+        return torch.from_numpy(np.ascontiguousarray(labels[at][..., columns]))
 
     def head_pose(self, at: Any) -> Tensor:  # (...,6)
         "Pose vectors: ground truth where there is one, else fitted to landmarks."

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..labels import ACTION_UNITS, ARTICULATORS
+from ..labels import ACTION_UNITS, ARTICULATORS, FACE_ACTIONS
 
 # %% ../../nbs/data/clips.ipynb #5ea08ff4
 @dataclass(frozen=True)
@@ -26,12 +26,15 @@ class ClipInfo:
     split: str  # 'train', 'val' or 'test'
     pose_track: str  # clips with the same one turn their heads alike; '' where nothing is known
     has_sound: bool
+    expression_track: str = ''  # clips with the same one have the same expression, whatever they say; '' unknown
 
 # %% ../../nbs/data/clips.ipynb #00f4a61f
-_ends = np.cumsum([0, 6, len(ACTION_UNITS), len(ARTICULATORS), 1]).tolist()
+_WIDTHS = dict(
+    head_pose=6, action_units=len(ACTION_UNITS), articulation=len(ARTICULATORS), emotion=1, actions=len(FACE_ACTIONS)
+)
+_ends = np.cumsum([0, *_WIDTHS.values()]).tolist()
 LABEL_COLUMNS = {  # columns of `ClipArrays.labels`
-    name: slice(first, end)
-    for name, first, end in zip(('head_pose', 'action_units', 'articulation', 'emotion'), _ends, _ends[1:])
+    name: slice(first, end) for name, first, end in zip(_WIDTHS, _ends, _ends[1:])
 }
 N_LABELS = _ends[-1]
 N_HEAD_POINTS = 160  # spots of `ClipArrays.surface` that lie on the head; they come first
@@ -45,7 +48,7 @@ class ClipArrays(NamedTuple):
     wave: np.ndarray  # (N,) float32, 16 kHz
     landmarks: np.ndarray  # (T,68,2) float32 pixels, iBUG order, NaN where unknown
     eye_closure: np.ndarray  # (T,) float32, 0 open to 1 shut
-    labels: np.ndarray | None = None  # (T,33) float32, `LABEL_COLUMNS`
+    labels: np.ndarray | None = None  # (T,N_LABELS) float32, `LABEL_COLUMNS`, NaN where unknown
     surface: np.ndarray | None = None  # (T,192,2) float32 pixels, NaN where something hides the spot
     segmentation: np.ndarray | None = None  # (T,S,S,2) uint8: how much of a pixel head and body cover, of 255
 

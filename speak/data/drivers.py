@@ -35,11 +35,12 @@ class DrivingSampler:
         self.cache = cache
         self.driving_source = choose_driving_source(cache, driving_source)
         cross = self.driving_source == 'cross_identity'
-        people, tracks = _clips_by(cache, 'identity'), _clips_by(cache, 'pose_track')
+        people = _clips_by(cache, 'identity')
         self.of_person = [people[c.identity] for c in cache.clips]  # clips of each clip's person
-        self.partners: list[list[int]] = []  # clips of each clip's pose track
-        if cross:
-            self.partners = [[j for j in tracks[c.pose_track] if j != i] or [i] for i, c in enumerate(cache.clips)]
+        # Other clips of each clip's pose track, and of its expression track
+        self.partners: list[list[int]] = _partners(cache, 'pose_track') if cross else []
+        knows = cross and all(c.expression_track for c in cache.clips)
+        self.expression_partners: list[list[int]] = _partners(cache, 'expression_track') if knows else []
         # Frames that may give an emotion code, by kind of clip and closure of the lids
         self.closure = np.digitize(cache.eye_closure, EYE_CLOSURE_BINS)
         self.kind = [(c.emotion, c.level) if cross else (i,) for i, c in enumerate(cache.clips)]
@@ -59,21 +60,33 @@ class DrivingSampler:
 
     def pose(self, clip: int, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         "Frames (indices into the cache) that show the pose of these frames of a clip."
-        if not self.partners:
-            return frames
-        partner = int(rng.choice(self.partners[clip]))
+        return self._same_moment(self.partners, clip, frames, rng) if self.partners else frames
+
+    def _same_moment(
+        self, partners: list[list[int]], clip: int, frames: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        partner = int(rng.choice(partners[clip]))
         inside = np.minimum(frames - self.cache.start[clip], self.cache.length(partner) - 1)
         return self.cache.start[partner] + inside
 
     def shared_length(self, clip: int) -> int:
-        "Frames of a clip for which every pose partner has a frame too."
-        return min(self.cache.length(j) for j in [clip, *(self.partners[clip] if self.partners else [])])
+        "Frames of a clip for which every partner has a frame too."
+        partners = [j for known in (self.partners, self.expression_partners) if known for j in known[clip]]
+        return min(self.cache.length(j) for j in [clip, *partners])
 
     def emotion(self, clip: int, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         "Frames that show the emotion, its level and the closed or open lids of these frames of a clip."
         if self.driving_source == 'same_frame':
             return frames
+        if self.expression_partners:
+            return self._same_moment(self.expression_partners, clip, frames, rng)
         return np.array([rng.choice(self.buckets[(*self.kind[clip], self.closure[f])]) for f in frames])
+
+
+def _partners(cache: FrameCache, what: str) -> list[list[int]]:
+    "The other clips that share something with each clip; itself where none does."
+    together = _clips_by(cache, what)
+    return [[j for j in together[getattr(c, what)] if j != i] or [i] for i, c in enumerate(cache.clips)]
 
 
 def _clips_by(cache: FrameCache, what: str) -> dict[str, list[int]]:

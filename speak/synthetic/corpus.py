@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RENDERERS', 'DEFAULT_RENDERER', 'N_IDENTITIES', 'IDENTITY_SPLITS', 'EXTRA_TRAIN_IDS', 'Factors', 'ClipTracks',
-           'TrackMaker', 'track_maker', 'make_tracks', 'recombine', 'swap_shape', 'people_of', 'factors_for', 'Clip',
-           'GroundTruthFlow', 'CorpusRenderer', 'renderer', 'render', 'ground_truth_flow', 'pose_from_tracks',
-           'tracks_from_pose', 'face_points']
+           'TrackMaker', 'track_maker', 'make_tracks', 'actions_of', 'recombine', 'swap_shape', 'people_of',
+           'factors_for', 'Clip', 'GroundTruthFlow', 'CorpusRenderer', 'renderer', 'render', 'ground_truth_flow',
+           'pose_from_tracks', 'tracks_from_pose', 'face_points']
 
 # %% ../../nbs/synthetic/corpus.ipynb #308452f8
 from collections.abc import Sequence
@@ -103,6 +103,16 @@ def make_tracks(factors: Factors) -> ClipTracks:
     pose = tracks.pose_track(f.pose, len(mouth))
     expression = tracks.expression_track(f.emotion, f.level, f.expression, len(mouth))
     return ClipTracks(f.identity, mouth, pose, expression, f.emotion, f.level, speech.wave, speech.phonemes, f)
+
+# %% ../../nbs/synthetic/corpus.ipynb #d47453af
+def actions_of(tracks: ClipTracks) -> np.ndarray:  # (T,52) float32 in [0,1]
+    """The 52 ARKit actions of a lifelike clip's frames.
+
+    Raises: `ValueError` for a clip of a renderer that has none."""
+    if tracks.factors.renderer != 'lifelike':
+        raise ValueError(f'clips of the renderer {tracks.factors.renderer!r} have no ARKit actions')
+    combine = import_module('speak.synthetic.lifelike_tracks').face_actions
+    return combine(tracks.articulation, tracks.expression, tracks.pose, tracks.factors.expression)
 
 # %% ../../nbs/synthetic/corpus.ipynb #d6a73528
 def recombine(

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..config import FPS, SAMPLE_RATE
-from ..data.clips import ClipArrays, ClipInfo
+from ..data.clips import LABEL_COLUMNS, N_LABELS, ClipArrays, ClipInfo
 from ..data.head_pose import encode_pose, fit_head_pose
 from ..errors import SpeakError, nearest
 from ..labels import EMOTIONS
@@ -22,6 +22,7 @@ from speak.synthetic.corpus import (
     Clip,
     ClipTracks,
     Factors,
+    actions_of,
     make_tracks,
     pose_from_tracks,
     render,
@@ -35,14 +36,20 @@ def clip_labels(
     tracks: ClipTracks,
     frames: range,
     emotions: np.ndarray | None = None,  # (T,) indices of the frames' emotions, where they are not the clip's
-) -> np.ndarray:  # (T,33) float32, columns `LABEL_COLUMNS`
-    "The labels of these frames of a clip."
-    rows = slice(frames.start, frames.stop)
+) -> np.ndarray:  # (T,N_LABELS) float32, columns `LABEL_COLUMNS`
+    "The labels of these frames of a clip; NaN what its renderer does not know."
+    rows, renderer = slice(frames.start, frames.stop), tracks.factors.renderer
     if emotions is None:
         emotions = np.full(len(frames), EMOTIONS.index(tracks.emotion))
-    head_pose = encode_pose(*pose_from_tracks(tracks.pose[rows]))
-    columns = [head_pose, tracks.expression[rows], tracks.articulation[rows], emotions[:, None]]
-    return np.concatenate(columns, 1).astype(np.float32)
+    known = dict(head_pose=encode_pose(*pose_from_tracks(tracks.pose[rows], renderer)), emotion=emotions[:, None])
+    if renderer == 'lifelike':
+        known.update(actions=actions_of(tracks)[rows])
+    else:
+        known.update(action_units=tracks.expression[rows], articulation=tracks.articulation[rows])
+    out = np.full((len(frames), N_LABELS), np.nan, np.float32)
+    for name, values in known.items():
+        out[:, LABEL_COLUMNS[name]] = values
+    return out
 
 
 def clip_arrays(
@@ -51,13 +58,13 @@ def clip_arrays(
     emotions: np.ndarray | None = None,  # (T,) as of `clip_labels`
 ) -> ClipArrays:
     "A rendered clip as a corpus gives it. The sound goes on to the end: that after the last frame is context."
-    lifelike = clip.tracks.factors.renderer == 'lifelike'  # whose columns are not yet those of `LABEL_COLUMNS`
+    lifelike = clip.tracks.factors.renderer == 'lifelike'
     return ClipArrays(
         frames=clip.frames,
         wave=clip.tracks.wave[frames.start * SAMPLE_RATE // FPS :],
         landmarks=clip.landmarks,
         eye_closure=clip.lid_closure if lifelike else clip.tracks.expression[frames.start : frames.stop, -1],
-        labels=None if lifelike else clip_labels(clip.tracks, frames, emotions),
+        labels=clip_labels(clip.tracks, frames, emotions),
         surface=clip.surface,
         segmentation=clip.segmentation,
     )
@@ -65,6 +72,11 @@ def clip_arrays(
 # %% ../../nbs/synthetic/dataset.ipynb #640dc445
 SHORT_CLIP_FRAMES = 10
 _SILENT_FRAMES = 3  # at the begin of a sentence in which nothing is heard yet
+
+
+def _expression_of(clip: int, renderer: str) -> int:
+    "The number of the clip whose expression a clip has: of four clips, the third shares the first's."
+    return clip - 2 * (clip % 4 // 2) if renderer == 'lifelike' else clip
 
 
 class _FactorSampler:
@@ -84,7 +96,7 @@ class _FactorSampler:
         sentence: int | None,  # None draws one
         pose: int,  # number of the pose track
         kind: int,  # number of the emotion and level, from `kinds` again and again
-        clip: int,  # number of the clip
+        expression: int,  # number of the expression track
     ) -> Factors:
         "The factors of one clip."
         emotion, level = self.kinds[kind % len(self.kinds)]
@@ -97,7 +109,7 @@ class _FactorSampler:
             pose=self.first_seed + pose,
             emotion=emotion,
             level=level,
-            expression=self.first_seed + clip,
+            expression=self.first_seed + expression,
             renderer=self.renderer,
         )
 
@@ -110,7 +122,8 @@ def _long_factors(split: str, n_clips: int, seed: int, renderer: str) -> list[Fa
     factors = []
     for i in range(n_clips):
         person = i if i < half else int(second[i - half])
-        factors.append(draw(rng, people[person], sentences[i], i % half, emotions[i], i))
+        expression = _expression_of(i, renderer)
+        factors.append(draw(rng, people[person], sentences[i], i % half, emotions[expression], expression))
     return factors
 
 
@@ -123,7 +136,9 @@ def _short_factors(split: str, n_clips: int, n_short_clips: int, seed: int, rend
     for i in range(n_short_clips):
         person = first + i // 2
         identity = people[person] if person < len(people) else extra[person - len(people)]
-        factors.append(draw(rng, identity, None, first + int(pose_tracks[i]), emotions[i], n_clips + i))
+        expression = _expression_of(i, renderer)
+        emotion = emotions[expression]
+        factors.append(draw(rng, identity, None, first + int(pose_tracks[i]), emotion, n_clips + expression))
     return factors
 
 # %% ../../nbs/synthetic/dataset.ipynb #5aa560e6
@@ -162,7 +177,10 @@ class SyntheticCorpus:
         self.factors = _long_factors(split, n_clips, seed, renderer)
         self.factors += _short_factors(split, n_clips, n_short_clips, seed, renderer)
         self.clips = [
-            ClipInfo(f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True)
+            ClipInfo(
+                f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True,
+                str(f.expression) if renderer == 'lifelike' else '',
+            )  # fmt: skip
             for i, f in enumerate(self.factors)
         ]
 

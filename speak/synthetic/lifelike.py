@@ -18,10 +18,9 @@ from ..data.head_pose import HeadPlacement
 from ..labels import FACE_ACTIONS
 from .acting import body_track
 from .camera import Camera, photograph, sample_camera
-from .corpus import Clip, ClipTracks, GroundTruthFlow, people_of
+from .corpus import Clip, ClipTracks, GroundTruthFlow, actions_of, people_of
 from .face_shape import canonical_vertices
 from .head_model import head_model
-from .lifelike_tracks import face_actions
 from .light import sample_background, sample_light
 from .motion import seeded_rng
 from .people import person
@@ -111,10 +110,6 @@ def frame_view(tracks: ClipTracks, frame: int, bodies: np.ndarray) -> View:
     )  # fmt: skip
 
 
-def _actions(tracks: ClipTracks) -> np.ndarray:  # (T,52)
-    return face_actions(tracks.articulation, tracks.expression, tracks.pose, tracks.factors.expression)
-
-
 def _draw(tracks: ClipTracks, frame: int, size: int, actions: np.ndarray, bodies: np.ndarray) -> tuple[Picture, Model]:
     s = studio(tracks.identity)
     model = person(tracks.identity, 256 if size <= 256 else 512)
@@ -129,7 +124,7 @@ def render(
 ) -> Clip:
     "Draw tracks. The same tracks give the same bytes, whichever frames are drawn together."
     wanted = range(len(tracks)) if frames is None else [int(f) for f in frames]
-    n, actions, bodies = len(wanted), _actions(tracks), body_track(tracks.factors.pose, tracks.pose)
+    n, actions, bodies = len(wanted), actions_of(tracks), body_track(tracks.factors.pose, tracks.pose)
     out, coverage = np.empty((n, size, size, 3), np.uint8), np.empty((n, size, size, 2), np.uint8)
     marks, surface = np.empty((n, 68, 2), np.float32), np.empty((n, N_SURFACE_POINTS, 2), np.float32)
     classes = np.empty((n, size, size), np.uint8)
@@ -156,8 +151,8 @@ def ground_truth_flow(
     Raises: `ValueError` for frames of two people."""
     if tracks.identity != other.identity:
         raise ValueError(f'frames of person {tracks.identity} and person {other.identity}: a warp needs one person')
-    here, model = _draw(tracks, frame, size, _actions(tracks), body_track(tracks.factors.pose, tracks.pose))
-    there, _ = _draw(other, other_frame, size, _actions(other), body_track(other.factors.pose, other.pose))
+    here, model = _draw(tracks, frame, size, actions_of(tracks), body_track(tracks.factors.pose, tracks.pose))
+    there, _ = _draw(other, other_frame, size, actions_of(other), body_track(other.factors.pose, other.pose))
     return GroundTruthFlow(*exact_flow(here, there, model))
 
 # %% ../../nbs/synthetic/lifelike.ipynb #a4928f99
