@@ -46,6 +46,7 @@ class FaceReader(nn.Module):
     "Landmarks, head pose and actions of faces that are cut out."
 
     WIDTH = 20  # of the weights that `train_faces.ipynb` makes
+    CODE_DIM = 256
 
     def __init__(self, width: int = WIDTH):  # channels at half the resolution
         super().__init__()
@@ -58,19 +59,27 @@ class FaceReader(nn.Module):
         self.maps = nn.Conv2d(2 * w, 68, 1)
         side = FACE_SIZE // 16
         self.coarse = nn.Sequential(
-            nn.Flatten(), nn.Dropout(0.1), nn.Linear(6 * w * side * side, 256), nn.ReLU(inplace=True)
+            nn.Flatten(), nn.Dropout(0.1), nn.Linear(6 * w * side * side, self.CODE_DIM), nn.ReLU(inplace=True)
         )
-        self.values = nn.Linear(256, 3 + len(FACE_ACTIONS) + 136)
+        self.values = nn.Linear(self.CODE_DIM, 3 + len(FACE_ACTIONS) + 136)
         nn.init.zeros_(self.values.weight)
         nn.init.zeros_(self.values.bias)
+
+    def maps_of(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        "Maps at a quarter, an eighth and a sixteenth of the resolution."
+        quarter = self.down[0](self.stem(face))
+        eighth = self.down[1](quarter)
+        return quarter, eighth, self.down[2](eighth)
+
+    def code(self, face: Tensor) -> Tensor:  # (B,3,112,112) -> (B,CODE_DIM)
+        "What angles and actions are linear in."
+        return self.coarse(self.maps_of(face)[2])
 
     def forward(
         self,
         face: Tensor,  # (B,3,112,112), of `standardized`
     ) -> FaceReading:
-        quarter = self.down[0](self.stem(face))
-        eighth = self.down[1](quarter)
-        sixteenth = self.down[2](eighth)
+        quarter, eighth, sixteenth = self.maps_of(face)
         values = self.values(self.coarse(sixteenth)).float()
         x = self.merge[0](F.interpolate(self.up(sixteenth), size=eighth.shape[2:]) + self.side[0](eighth))
         x = self.merge[1](F.interpolate(x, size=quarter.shape[2:]) + self.side[1](quarter))

@@ -33,10 +33,11 @@ def swap_origins(swap: Tensor) -> dict[str, Tensor]:
 
 # %% ../../nbs/paper/irfd.ipynb #707ce4b1
 def take_codes(codes: Codes, origin: dict[str, Tensor]) -> Codes:
-    "Codes with each factor taken from the rows that `origin` names; the head pose goes with the pose."
+    "Codes with each factor taken from the rows that `origin` names; head pose goes with pose, expression with emotion."
     head = codes.head_pose if codes.head_pose is None else codes.head_pose[origin['pose']]
+    expression = codes.expression if codes.expression is None else codes.expression[origin['emotion']]
     identity, emotion, pose = (codes.factor(f)[origin[f]] for f in FACTORS)
-    return Codes(identity, emotion, pose, head)
+    return Codes(identity, emotion, pose, head, expression)
 
 # %% ../../nbs/paper/irfd.ipynb #8c4b361f
 class Swapped(NamedTuple):
@@ -75,7 +76,7 @@ class IRFD(nn.Module):
     def decode(self, codes: Codes, source: Any) -> Rendered:
         "G_d(mlp(codes)): frames (B,3,S,S) of these codes, eqs. 5-6."
         w = self.facial(codes, source)
-        return self.renderer(w, w, codes.head_pose, source)
+        return self.renderer(w, w, codes.geometry, source)
 
     def for_generator(self, codes: Codes) -> Codes:
         "Codes as G_d gets them: as they are."
@@ -90,8 +91,8 @@ class IRFD(nn.Module):
         pictured = self.encoders(image, self.renderer.source_factors)
         source = self.renderer.encode_source(image, self.for_generator(pictured))
         pose = self.encoders(sources['pose'], ('pose',))
-        emotion = self.encoders(sources['emotion'], ('emotion',)).emotion  # (2B,D)
-        codes = Codes(pictured.identity, emotion, pose.pose, pose.head_pose)
+        emotion = self.encoders(sources['emotion'], ('emotion',))
+        codes = Codes(pictured.identity, emotion.emotion, pose.pose, pose.head_pose, emotion.expression)
         given, origin = self.for_generator(codes), swap_origins(swap)
         fakes = self.decode(take_codes(given, origin), source.take(origin['identity'])).image  # (2B,3,S,S)
         recon = self.decode(given, source)

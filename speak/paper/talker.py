@@ -59,7 +59,7 @@ class Talker(nn.Module):
         self,
         source: Any,  # of `encode_source`
         audio: Tensor,  # (B,T,A) audio features
-        codes: Codes,  # `emotion` and `pose` (B,T,D), in an extension `head_pose` (B,T,6)
+        codes: Codes,  # `emotion` and `pose` (B,T,D), in an extension `head_pose` (B,T,6) and `expression` (B,T,52)
         flow_only: bool = False,  # leave out the frames
     ) -> Rendered:  # of BT frames
         "Eq. 9, frame by frame: G_g(mlp(f_I, f_P), F)."
@@ -68,8 +68,8 @@ class Talker(nn.Module):
         facial = self.mlp(torch.cat([each.identity, each.context, driving.factor('pose')], -1))  # (BT,L) f_R'
         latent = self.editor(audio, codes.emotion, facial.unflatten(0, (B, T))).flatten(0, 1)  # (BT,L) F
         if flow_only:
-            return Rendered(None, self.renderer.initial_flow(latent, facial, driving.head_pose, each))
-        return self.renderer(latent, facial, driving.head_pose, each)
+            return Rendered(None, self.renderer.initial_flow(latent, facial, driving.geometry, each))
+        return self.renderer(latent, facial, driving.geometry, each)
 
     def forward(
         self,
@@ -82,6 +82,7 @@ class Talker(nn.Module):
     ) -> TalkerOutput:
         B, context = len(image), self.audio_context_frames
         audio = self.audio(wave, T + 2 * context)[:, context : context + T]  # (B,T,A)
-        driving = self.encode_pose(pose)._replace(emotion=self.encode_emotion(emotion).emotion)  # (BT,D) each
+        felt = self.encode_emotion(emotion)
+        driving = self.encode_pose(pose)._replace(emotion=felt.emotion, expression=felt.expression)  # (BT,D) each
         source = self.encode_source(image, flow_only)
         return TalkerOutput(self.generate(source, audio, driving.shaped(B, T), flow_only), source, audio)
