@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REACH', 'drawn_triangles', 'Drawn', 'draw_mesh', 'vertex_maps', 'canonical_points', 'surface_flow', 'seen_in_picture',
-           'fade_beside', 'extended_flow']
+           'fade_beside', 'spread_shift', 'extended_flow']
 
 # %% ../../nbs/warp/mesh_flow.ipynb #c1c968c5
 from functools import lru_cache
@@ -116,8 +116,8 @@ def fade_beside(covered: Tensor, reach: float = REACH) -> Tensor:  # (B,S,S) boo
     return torch.from_numpy(np.exp(-((far / (reach * size)) ** 2))).float()[:, None].to(covered.device)
 
 
-def extended_flow(flow: Tensor, covered: Tensor) -> Tensor:  # (B,2,S,S), (B,S,S) bool -> (B,2,S,S)
-    "A flow of the mesh, gone on with beside it. S is a power of two."
+def spread_shift(flow: Tensor, covered: Tensor) -> Tensor:  # (B,2,S,S), (B,S,S) bool -> (B,2,S,S)
+    "By how much a flow of the mesh shifts, gone on with smoothly over the whole frame. S is a power of two."
     size, grid = flow.shape[-1], identity_grid(*flow.shape[-2:], flow.device)
     known = covered[:, None].to(flow.dtype)
     levels = [((flow - grid) * known, known)]
@@ -128,4 +128,10 @@ def extended_flow(flow: Tensor, covered: Tensor) -> Tensor:  # (B,2,S,S), (B,S,S
         filled = F.interpolate(filled, scale_factor=2.0, mode='bilinear', align_corners=False)
         own = share if share.shape[-1] == size else (4 * share).clamp(max=1)
         filled = own * shift / share.clamp(min=1e-6) + (1 - own) * filled
-    return grid + filled * fade_beside(covered).to(flow.dtype)
+    return filled
+
+
+def extended_flow(flow: Tensor, covered: Tensor) -> Tensor:  # (B,2,S,S), (B,S,S) bool -> (B,2,S,S)
+    "A flow of the mesh that fades beside it."
+    grid = identity_grid(*flow.shape[-2:], flow.device)
+    return grid + spread_shift(flow, covered) * fade_beside(covered).to(flow.dtype)
