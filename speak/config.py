@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FPS', 'SAMPLE_RATE', 'FREEZABLE', 'GROUPS', 'GROUP_OF', 'CHOICES', 'WARP_IRFD_LOSSES', 'WARP_TALKER_LOSSES',
            'PRESETS', 'DataConfig', 'channel_table', 'ModelConfig', 'IrfdWeights', 'TalkerWeights', 'LossConfig',
-           'OptimConfig', 'AugmentConfig', 'Config', 'paper', 'tiny', 'small', 'ablation', 'test', 'configure',
+           'OptimConfig', 'AugmentConfig', 'Config', 'paper', 'tiny', 'small', 'photo', 'ablation', 'test', 'configure',
            'check_config', 'paper_generator', 'config_from_json']
 
 # %% ../nbs/config.ipynb #95fe5a1a
@@ -53,7 +53,8 @@ def channel_table(*channels: int) -> dict[int, int]:
 class ModelConfig:
     "Sizes of the networks, and which renderer."
 
-    generator: Literal['paper', 'layered_warp'] = 'layered_warp'  # frames from codes alone, or from a warped picture
+    # Frames from codes alone, or from a picture that is warped: by layers that are learned, or by a head mesh
+    generator: Literal['paper', 'layered_warp', 'mesh_warp'] = 'layered_warp'
     code_dim: int = 128  # D, of the identity, emotion and pose codes
     latent_dim: int = 128  # L, of the edited latent F and the facial code
     channels: dict[int, int] = field(default_factory=lambda: channel_table(48, 48, 96, 64, 48))  # of the generator
@@ -67,7 +68,8 @@ class ModelConfig:
     pose_flip_tta: bool = True  # average E_p over a frame and its mirror image (test-time augmentation)
     pose_refiner: bool = True  # correct E_p's head pose by a look at the frontalized face
     # Audio encoder (wav2vec 2.0) and editing module
-    audio_arch: Literal['streaming', 'wav2vec2'] = 'streaming'  # limited context, or what pre-trained weights need
+    # Limited context, what pre-trained weights need, or the frozen features of `acoustic_features`
+    audio_arch: Literal['streaming', 'wav2vec2', 'hama'] = 'streaming'
     audio_width: int = 96
     audio_layers: int = 2
     audio_heads: int = 4
@@ -98,6 +100,7 @@ class IrfdWeights:
     pose_refiner: float = 2.0
     action_units: float = 3.0
     source_mouth: float = 1.0
+    actions: float = 0.0  # of 'mesh_warp'
     landmark_flow: float = 2.0
 
 
@@ -117,6 +120,7 @@ class TalkerWeights:
     segmentation: float = 5.0
     background: float = 2.0
     articulation: float = 1.0
+    actions: float = 0.0  # of 'mesh_warp'
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ class OptimConfig:
     encoder_lr_stage2: float = 2e-4  # 0 freezes all encoders
     encoder_grad_scale: float = 0.03  # share of the generator's gradient that reaches the encoders in stage 1
     frozen_modules: tuple[str, ...] = ('emotion', 'pose')  # in stage 2, of `FREEZABLE`
+    start_from_reader: bool = False  # stage 1's encoders start from the shipped face reader; of 'mesh_warp'
     init_from_irfd: bool = True  # stage 2's generator starts from stage 1's, not from random weights (printed)
     steps_sync: int = 1500
     steps_supervised: int = 14000  # the first so many of steps_irfd learn labels alone
@@ -204,8 +209,8 @@ WARP_TALKER_LOSSES = ('landmark_flow', 'surface_flow', 'segmentation', 'backgrou
 
 def paper(equations: Literal['printed', 'intended'] = 'intended') -> Config:
     "ResNet-50 three times, wav2vec 2.0 base, StyleGAN2 at 256x256; 'printed' takes eqs. 1, 5 and 12 at their word."
-    absent_irfd = dict.fromkeys((*WARP_IRFD_LOSSES, 'action_units'), 0.0)
-    absent_talker = dict.fromkeys((*WARP_TALKER_LOSSES, 'l1', 'ssim', 'emotion', 'articulation'), 0.0)
+    absent_irfd = dict.fromkeys((*WARP_IRFD_LOSSES, 'action_units', 'actions'), 0.0)
+    absent_talker = dict.fromkeys((*WARP_TALKER_LOSSES, 'l1', 'ssim', 'emotion', 'articulation', 'actions'), 0.0)
     changes = dict(
         image_size=256, driving_source='same_frame', num_workers=4, n_clips=10000, max_clip_frames=0, n_short_clips=0,
         n_still_identities=0, shapes_per_identity=1, generator='paper', code_dim=2048, latent_dim=512,
@@ -242,6 +247,22 @@ def small() -> Config:
         batch_single_frames=64, flow_only_fraction=0.1, gan_start_fraction=0.5,
     )  # fmt: skip
 
+# %% ../nbs/config.ipynb #7c9d6b42
+def photo() -> Config:
+    "128x128, for photographs: a head mesh warps the picture; trained on lifelike people, `-p data lifelike`."
+    irfd = dict.fromkeys(('pose_refiner', 'action_units', 'source_mouth'), 0.0)
+    talker = dict.fromkeys(('segmentation', 'background', 'articulation', 'emotion'), 0.0)
+    return replace(tiny(), preset='photo').changed(
+        image_size=128, audio_context_frames=30, n_clips=600, n_short_clips=1200, n_still_identities=0,
+        shapes_per_identity=1, generator='mesh_warp', code_dim=256,
+        channels=channel_table(96, 96, 96, 96, 48, 24), pose_flip_tta=False, pose_refiner=False, audio_arch='hama',
+        sync_crop_size=48, precision='bf16', irfd_weights=dict(actions=3.0, **irfd),
+        talker_weights=dict(actions=4.0, **talker), encoder_lr_stage1=1e-4, encoder_lr_stage2=0.0,
+        encoder_grad_scale=1.0, frozen_modules=('identity', 'emotion', 'pose'), start_from_reader=True, steps_sync=800,
+        steps_supervised=0, steps_irfd=1200, steps_talker=4000, batch_irfd=4, batch_supervised=0, batch_augmented=0,
+        batch_talker=3, batch_single_frames=14, flow_only_fraction=0.0,
+    )  # fmt: skip
+
 # %% ../nbs/config.ipynb #e955758f
 def ablation() -> Config:
     "32x32, for Tables 3 and 4 with several seeds on a laptop."
@@ -267,7 +288,9 @@ def test() -> Config:
     )  # fmt: skip
 
 
-PRESETS: dict[str, Callable[[], Config]] = dict(test=test, ablation=ablation, tiny=tiny, small=small, paper=paper)
+PRESETS: dict[str, Callable[[], Config]] = dict(
+    test=test, ablation=ablation, tiny=tiny, small=small, photo=photo, paper=paper
+)
 
 # %% ../nbs/config.ipynb #bd306009
 def _typed(name: str, value: Any, kind: Any) -> Any:
@@ -348,6 +371,10 @@ def check_config(c: Config) -> None:
         )
     if c.model.generator == 'paper':
         _check_paper_generator(c)
+    if c.model.generator == 'mesh_warp':
+        _check_mesh_warp(c)
+    elif c.optim.start_from_reader:
+        raise SpeakError("start_from_reader is true, but only the encoders of generator 'mesh_warp' are face readers.")
 
 # %% ../nbs/config.ipynb #439da88c
 def _check_paper_generator(c: Config) -> None:
@@ -362,6 +389,23 @@ def _check_paper_generator(c: Config) -> None:
         raise SpeakError(
             f"generator is 'paper', which has neither head pose nor flow, but {', '.join(asked)} "
             f"need{'s' if len(asked) == 1 else ''} them; leave out or make 0, or make generator 'layered_warp'."
+        )
+
+# %% ../nbs/config.ipynb #21162368
+def _check_mesh_warp(c: Config) -> None:
+    "The mesh has no matting, and its encoders are face readers, so nothing may ask for others."
+    irfd, talker, optim = c.loss.irfd_weights, c.loss.talker_weights, c.optim
+    wanted: dict[str, Any] = dict(pose_flip_tta=c.model.pose_flip_tta, pose_refiner=c.model.pose_refiner)
+    wanted |= {n: getattr(optim, n) for n in ('batch_supervised', 'batch_augmented')}
+    wanted |= {'frozen_modules: matting': 'matting' in optim.frozen_modules}
+    wanted |= {f'irfd_weights: {n}': getattr(irfd, n) for n in ('pose_refiner', 'action_units', 'source_mouth')}
+    wanted |= {f'talker_weights: {n}': getattr(talker, n) for n in ('segmentation', 'background', 'articulation')}
+    if asked := [name for name, value in wanted.items() if value]:
+        raise SpeakError(f"generator is 'mesh_warp', which has no use for {', '.join(asked)}; leave out or make 0.")
+    if c.model.code_dim != 256 or c.data.image_size < 16:
+        raise SpeakError(
+            f"generator is 'mesh_warp', code_dim {c.model.code_dim} and image_size {c.data.image_size}; its codes have "
+            "256 numbers, and its frames at least 16 pixels a side."
         )
 
 # %% ../nbs/config.ipynb #e15f74b8

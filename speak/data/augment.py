@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .head_pose import FLIP_SIGNS, POSE_SCALE
-from ..labels import ACTION_UNITS
+from ..labels import ACTION_UNITS, FLIPPED_ACTIONS
 
 # %% ../../nbs/data/augment.ipynb #ae306352
 JITTER_STRENGTH = 0.25
@@ -88,6 +88,8 @@ def flip_batch(batch: dict[str, Tensor], mirror: Tensor) -> dict[str, Tensor]:
             return v * torch.tensor([-1.0, 1.0])
         if name == 'mouth_boxes':
             return torch.stack([size - v[..., 2], v[..., 1], size - v[..., 0], v[..., 3]], -1)
+        if name == 'actions':
+            return v[..., FLIPPED_ACTIONS]
         return v * torch.tensor(FLIP_SIGNS) if name.endswith('head_pose') else v
 
     return {n: torch.where(mirror.view(-1, *[1] * (v.ndim - 1)), flipped(n, v), v) for n, v in batch.items()}

@@ -220,6 +220,7 @@ class LabelBatches(Batches):
             label=read.emotion(both),
             head_pose=read.head_pose(both),
             action_units=read.labels('action_units', both),
+            actions=read.labels('actions', both),
             source_mouth=read.labels('articulation', np.array(source)),
             points=read.points(at),
             source_points=read.points(source),
@@ -244,7 +245,7 @@ class IrfdPairs(LabelBatches):
 
     Images (uint8): `frame`, and what its codes are read from, `source`, `pose`, `emotion` (2B,3,S,S);
     `supervised` and `supervised_source`, a picture of the same person (K,3,S,S); `augmented` (H,3,S,S).
-    Labels: `label` (emotion, -1 unknown), `head_pose` (·,6), `action_units` (·,18) of the 2B frames, the K supervised
+    Labels: `label` (emotion, -1 unknown), `head_pose` (·,6), `action_units` (·,18), `actions` (·,52) of the 2B frames, the K supervised
     ones and their K pictures; `points`, `source_points` (2B+K,68,2); `source_mouth` (K,8);
     `augmented_label`, `augmented_head_pose`, `augmented_action_units` (H,·); `pose_noise` (H,6).
     Pairs: `same_identity` (B,), `swap` (B,) the factor swapped, 0 identity, 1 emotion, 2 pose."""
@@ -274,6 +275,7 @@ class IrfdPairs(LabelBatches):
             label=read.clip_emotion(clips),
             head_pose=read.head_pose(at),
             action_units=read.labels('action_units', at),
+            actions=read.labels('actions', at),
             points=read.points(at),
             source_points=read.points(source),
         )
@@ -313,6 +315,8 @@ def window_labels(
         found |= dict(head_pose=read.head_pose(pose), source_head_pose=read.head_pose(source))
     if 'articulation' in wanted:
         found |= dict(articulation=read.articulation(at))
+    if 'actions' in wanted:
+        found |= dict(actions=read.labels('actions', at))
     return found
 
 # %% ../../nbs/data/batches.ipynb #483d5d07
@@ -322,14 +326,14 @@ class TalkerWindows(Batches):
     Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound with context.
     `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points` (B,68,2).
     If wanted: `surface` (B,T,192,2) and `source_surface`, `segmentation` (B,T,2,S,S) and `source_segmentation`,
-    `articulation` (B,T,8), `head_pose` (B,T,6) of the pose sources and `source_head_pose`."""
+    `articulation` (B,T,8), `actions` (B,T,52), `head_pose` (B,T,6) of the pose sources and `source_head_pose`."""
 
     def __init__(
         self,
         cache: FrameCache,
         config: Config,
         process: int = 0,
-        wanted: Collection[str] = (),  # of 'surface', 'segmentation', 'articulation', 'head_pose'
+        wanted: Collection[str] = (),  # of 'surface', 'segmentation', 'articulation', 'actions', 'head_pose'
     ):
         self.wanted = wanted
         super().__init__(cache, config, process)

@@ -27,12 +27,12 @@ from .alignment import Alignment, align, cut_out, to_aligned
 from speak.faces.reader import (
     ANGLE_SCALE,
     FACE_SIZE,
-    FLIPPED_ACTIONS,
     FLIPPED_LANDMARKS,
     FaceReader,
     FaceReading,
     standardized,
 )
+from ..labels import FLIPPED_ACTIONS
 from ..training.loop import Stage
 
 # %% ../../nbs/faces/train.ipynb #bcb8df24

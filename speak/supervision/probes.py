@@ -26,6 +26,7 @@ class Readings(NamedTuple):
     action_units: Tensor  # (N,18)
     head_pose: Tensor | None = None  # (N,6) of the pose code; None with the paper's encoders
     refined_pose: Tensor | None = None  # (N,6) after the pose refiner
+    actions: Tensor | None = None  # (N,52) of the emotion code; None where encoders do not read them
 
 
 def join_readings(parts: list[Readings]) -> Readings:
@@ -72,7 +73,7 @@ class ProbedIRFD(IRFD):
     def read(self, codes: Codes) -> Readings:
         "The probes' readings of codes."
         emotion = codes.factor('emotion')
-        return Readings(self.classifier(emotion), self.action_units(emotion), codes.head_pose)
+        return Readings(self.classifier(emotion), self.action_units(emotion), codes.head_pose, actions=codes.expression)
 
 # %% ../../nbs/supervision/probes.ipynb #18157bf0
 class SupervisedIRFD(ProbedIRFD):

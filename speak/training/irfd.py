@@ -25,7 +25,9 @@ from .checkpoint import load_compatible_weights
 from .loop import Stage
 
 # %% ../../nbs/training/irfd.ipynb #6f9fa391
-def _reading_losses(read: Readings, label: Tensor, head_pose: Tensor, action_units: Tensor) -> dict[str, Tensor]:
+def _reading_losses(
+    read: Readings, label: Tensor, head_pose: Tensor, action_units: Tensor, actions: Tensor | None = None
+) -> dict[str, Tensor]:
     "What readings are off by; labels may go on beyond the readings."
     n = len(read.logits)
     losses = dict(
@@ -34,6 +36,8 @@ def _reading_losses(read: Readings, label: Tensor, head_pose: Tensor, action_uni
     )
     if read.head_pose is not None:
         losses['head_pose'] = masked_l1(read.head_pose.float(), head_pose[:n])
+    if read.actions is not None and actions is not None:
+        losses['actions'] = masked_l1(read.actions.float(), actions[:n])
     return losses
 
 # %% ../../nbs/training/irfd.ipynb #4573b8aa
@@ -41,7 +45,8 @@ def label_losses(out: SupervisedOutput, batch: dict[str, Tensor]) -> dict[str, T
     "Losses of labels by name, unreduced, for a batch of `data.batches.IrfdPairs`; only those that can be formed."
     losses: dict[str, Tensor] = {}
     if out.readings is not None:
-        losses.update(_reading_losses(out.readings, batch['label'], batch['head_pose'], batch['action_units']))
+        truth = (batch[n] for n in ('label', 'head_pose', 'action_units', 'actions'))
+        losses.update(_reading_losses(out.readings, *truth))
     if out.augmented is not None:
         truth = (batch[f'augmented_{n}'] for n in ('label', 'head_pose', 'action_units'))
         for name, more in _reading_losses(out.augmented, *truth).items():
@@ -63,6 +68,8 @@ def build_stage1(c: Config, start_from: str | Path) -> SupervisedIRFD:
     "The networks of stage 1; `start_from` names a trained talker whose encoders and renderer go on, or is ''."
     torch.manual_seed(c.optim.seed)
     net = build_irfd(c)
+    if c.optim.start_from_reader:
+        net.encoders.start_from_reader()
     if start_from:
         talker = load_compatible_weights(start_from, c)
         for part in ('encoders', 'renderer'):
@@ -131,7 +138,7 @@ class IrfdStage(IrfdNetworks):
             augmented = uint8_to_float(batch['augmented'][:, None])
         alone = self.supervised_only(k)
         if alone:  # the labels of the pairs come first in the batch, and there are no pairs
-            names = ('label', 'head_pose', 'action_units', 'points', 'source_points')
+            names = ('label', 'head_pose', 'action_units', 'actions', 'points', 'source_points')
             batch = {**batch, **{n: batch[n][len(frame) :] for n in names}}
         sources, swap = (None, None) if alone else (self.inputs(batch), batch['swap'])
         with self.accelerator.autocast():

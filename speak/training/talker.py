@@ -52,6 +52,7 @@ from .loop import Stage
 from .sync import SyncEmbeddings
 from ..warp.encoders import FrontalizingEncoders
 from ..warp.matting import visible_coverage
+from ..warp.mesh_renderer import MeshLayers
 
 # %% ../../nbs/training/talker.ipynb #e88279d6
 def averaged_weights(path: str | Path, name: str, config: Config) -> dict[str, Tensor]:
@@ -98,6 +99,8 @@ def build_talker(c: Config, irfd: str | Path | None, start_from: str | Path) -> 
             talker.renderer.load_state_dict(first.renderer.state_dict())
             talker.renderer.reset_warp_outputs()  # they were learned for G_d's latent, and F is another
             talker.mlp.load_state_dict(convert_facial_mlp(first, c.model.code_dim))
+    elif c.optim.start_from_reader and not start_from:
+        talker.encoders.start_from_reader()
     return talker
 
 # %% ../../nbs/training/talker.ipynb #93679d88
@@ -135,7 +138,12 @@ def freeze_modules(talker: SpeakTalker, c: Config) -> list[str]:
 def wanted_labels(c: Config) -> set[str]:
     "The labels that the losses need, of those that `TalkerWindows` may read."
     w = c.loss.talker_weights
-    needs = dict(surface=w.surface_flow, segmentation=w.segmentation or w.background, articulation=w.articulation)
+    needs = dict(
+        surface=w.surface_flow,
+        segmentation=w.segmentation or w.background,
+        articulation=w.articulation,
+        actions=w.actions,
+    )
     return {name for name, weight in needs.items() if weight}
 
 # %% ../../nbs/training/talker.ipynb #f7f582ff
@@ -163,8 +171,12 @@ def geometry_losses(out: SpeakOutput, batch: dict[str, Tensor], c: Config) -> di
     losses = dict(landmark_flow=flow_loss(flow.head, *both('points')))
     if w.surface_flow:
         spots = both('surface')
-        head = flow_loss(flow.head, *(s[:, :N_HEAD_POINTS] for s in spots))
-        losses['surface_flow'] = head + flow_loss(flow.body, *(s[:, N_HEAD_POINTS:] for s in spots))
+        losses['surface_flow'] = flow_loss(flow.head, *(s[:, :N_HEAD_POINTS] for s in spots))
+        # A mesh has one flow for head and body.
+        body = flow.head if isinstance(flow, MeshLayers) else flow.body
+        losses['surface_flow'] += flow_loss(body, *(s[:, N_HEAD_POINTS:] for s in spots))
+    if w.actions:
+        losses['actions'] = masked_l1(flow.actions.float(), batch['actions'].flatten(0, 1))
     if w.segmentation:
         frames = masked_l1(flow.coverage.float().flatten(1), batch['segmentation'].flatten(0, 1).flatten(1))
         pictured = visible_coverage(source.matte).float()
