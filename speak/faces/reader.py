@@ -109,7 +109,6 @@ def _mirrored_landmarks() -> list[int]:
 FLIPPED_LANDMARKS = _mirrored_landmarks()
 
 
-
 def flipped(reading: FaceReading) -> FaceReading:
     "The reading of the mirror image."
     signs = torch.tensor([-1.0, 1.0])

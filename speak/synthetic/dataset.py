@@ -178,7 +178,13 @@ class SyntheticCorpus:
         self.factors += _short_factors(split, n_clips, n_short_clips, seed, renderer)
         self.clips = [
             ClipInfo(
-                f'{split}_{i:05d}', str(f.identity), f.emotion, f.level, split, str(f.pose), True,
+                f'{split}_{i:05d}',
+                str(f.identity),
+                f.emotion,
+                f.level,
+                split,
+                str(f.pose),
+                True,
                 str(f.expression) if renderer == 'lifelike' else '',
             )  # fmt: skip
             for i, f in enumerate(self.factors)

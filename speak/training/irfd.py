@@ -45,7 +45,7 @@ def label_losses(out: SupervisedOutput, batch: dict[str, Tensor]) -> dict[str, T
     "Losses of labels by name, unreduced, for a batch of `data.batches.IrfdPairs`; only those that can be formed."
     losses: dict[str, Tensor] = {}
     if out.readings is not None:
-        truth = (batch[n] for n in ('label', 'head_pose', 'action_units', 'actions'))
+        truth = (batch.get(n) for n in ('label', 'head_pose', 'action_units', 'actions'))
         losses.update(_reading_losses(out.readings, *truth))
     if out.augmented is not None:
         truth = (batch[f'augmented_{n}'] for n in ('label', 'head_pose', 'action_units'))

@@ -130,7 +130,9 @@ class AlignedEncoders(nn.ModuleDict):
             scale = device_constant(ANGLE_SCALE, frames.device)
             more['head_pose'] = pose_in_frame(angles * scale, found, frames.shape[-1])
         if 'emotion' in codes:
-            more['expression'] = self['emotion'].values(codes['emotion'])[:, 3 : 3 + len(FACE_ACTIONS)].float().sigmoid()
+            more['expression'] = (
+                self['emotion'].values(codes['emotion'])[:, 3 : 3 + len(FACE_ACTIONS)].float().sigmoid()
+            )
         if 'identity' in codes:
             marks = (found.landmarks + 0.5) * 2 / frames.shape[-1] - 1
             more['landmarks'] = torch.from_numpy(marks.astype(np.float32)).to(frames.device)

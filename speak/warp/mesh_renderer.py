@@ -54,7 +54,9 @@ class MeshSource(NamedTuple):
 def fit_pictures(codes: Codes) -> tuple[Tensor, Tensor]:  # (B,N_SHAPE), (B,6)
     "Shapes and poses of the heads that pictures with these codes show. Without gradient."
     assert codes.landmarks is not None and codes.head_pose is not None and codes.expression is not None
-    marks, poses, faces = (x.detach().float().cpu().numpy() for x in (codes.landmarks, codes.head_pose, codes.expression))
+    marks, poses, faces = (
+        x.detach().float().cpu().numpy() for x in (codes.landmarks, codes.head_pose, codes.expression)
+    )
     fits = [fit_head((m + 1) / 2, e, p[:3] * POSE_SCALE) for m, p, e in zip(marks, poses, faces)]
     shape, pose = (torch.from_numpy(np.stack([getattr(f, n) for f in fits])) for n in ('shape', 'head_pose'))
     return shape.to(codes.head_pose.device), pose.to(codes.head_pose.device)
