@@ -34,6 +34,7 @@ def generate(
     pose: str | None,
     emotion: str | None,
     track: int | None,
+    size: int | None,
     weights: str,
     device: str | None,
 ) -> None:
@@ -44,10 +45,11 @@ def generate(
 
     pipe = SpeakPipeline.from_pretrained(weights, device)
     start = time.perf_counter()
-    pipe(*inputs, out, progress=True, track=track)
-    took, frames = time.perf_counter() - start, round(probe(out).duration_s * FPS)
+    pipe(*inputs, out, progress=True, track=track, size=size)
+    took, made = time.perf_counter() - start, probe(out)
+    frames = round(made.duration_s * FPS)
     print(
-        f'{out}: {frames} frames of {pipe.size}x{pipe.size}, {frames / FPS:.1f} s of video, '
+        f'{out}: {frames} frames of {made.width}x{made.height}, {frames / FPS:.1f} s of video, '
         f'in {took:.1f} s ({took / frames:.3f} s a frame, reading and writing included)'
     )
 
@@ -154,6 +156,8 @@ def add_generate(commands: Commands) -> None:
     p.add_argument('--out', required=True, metavar='OUT.mp4', help='what to write')
     which = 'the one marked as the default, or the first that is not silent'
     p.add_argument('--track', type=int, metavar='N', help=f'number of the sound track, from 1 (default: {which})')
+    whole = "the whole picture at its own size; of the weights 'tiny' the head at 64x64"
+    p.add_argument('--size', type=int, metavar='PIXELS', help=f'side of a square around the head (default: {whole})')
 
 
 def add_demo(commands: Commands) -> None:

@@ -31,10 +31,10 @@ def codes_to_rows(codes: Codes) -> Tensor:  # (n,·)
     return torch.cat([c for c in codes if c is not None], -1)
 
 
-def rows_to_codes(pose: Tensor, emotion: Tensor) -> Codes:  # rows (n,·) of `codes_to_rows`
-    "The codes of rows of a pose video and of an emotion video."
-    dim = emotion.shape[1]
-    return Codes(None, emotion, pose[:, :dim], pose[:, dim:] if pose.shape[1] > dim else None)
+def rows_to_codes(pose: Tensor, emotion: Tensor, dim: int) -> Codes:  # rows (n,·) of `codes_to_rows`
+    "The codes, of `dim` numbers, of rows of a pose video and of an emotion video, with what is read of them besides."
+    head_pose, expression = (x[:, dim:] if x.shape[1] > dim else None for x in (pose, emotion))
+    return Codes(None, emotion[:, :dim], pose[:, :dim], head_pose, expression)
 
 # %% ../nbs/code_stream.ipynb #1e3c4f9a
 class RowStore:

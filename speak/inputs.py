@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'Picture', 'Video', 'Audio', 'FACE_SEARCH_FRAMES', 'check_speech', 'resample_speech', 'pieces_of',
-           'AudioSource', 'central_square', 'check_frame', 'crop_source', 'crop_driving']
+           'AudioSource', 'central_square', 'check_frame', 'source_square', 'crop_source', 'crop_driving']
 
 # %% ../nbs/inputs.ipynb #cc4eded1
 import itertools
@@ -120,18 +120,26 @@ def check_frame(frame: Any, name: str) -> np.ndarray:  # uint8 (H,W,3)
     return frame
 
 
-def crop_source(
+def source_square(
     identity: Picture,
-    size: int,  # side of the result
     crop: bool = True,  # search for the face
-) -> np.ndarray:  # uint8 (size,size,3)
-    "The head of the identity picture. `SpeakError` if it shows no face or several."
+) -> tuple[np.ndarray, Square]:  # uint8 (H,W,3)
+    "The identity picture and the square around its head. `SpeakError` if it shows no face or several."
     if isinstance(identity, FilePath):
         picture, name = read_image(identity), str(identity)
     else:
         picture, name = check_frame(identity, 'The identity picture'), 'the identity picture'
     square = crop_square(picture.shape, find_face(picture, name)) if crop else central_square(picture)
-    return apply_crop(picture, square, size)
+    return picture, square
+
+
+def crop_source(
+    identity: Picture,
+    size: int,  # side of the result
+    crop: bool = True,  # search for the face
+) -> np.ndarray:  # uint8 (size,size,3)
+    "The head of the identity picture; errors as of `source_square`."
+    return apply_crop(*source_square(identity, crop), size)
 
 # %% ../nbs/inputs.ipynb #bd4e02f0
 FACE_SEARCH_FRAMES = 60  # of a plain iterable that are searched for the face

@@ -23,10 +23,7 @@ from .paper.encoders import Encoders
 from .paper.generator import Rendered, Renderer, StyleGenerator
 from .paper.talker import Talker
 from .supervision.probes import SupervisedIRFD
-from .acoustic_features import AcousticEncoder
-from .warp.aligned_encoders import AlignedEncoders
 from .warp.encoders import FrontalizingEncoders
-from .warp.mesh_renderer import MeshRenderer
 from .warp.renderer import LayeredWarpRenderer
 
 # %% ../nbs/model.ipynb #3b3440ec
@@ -36,7 +33,9 @@ def build_encoders(c: Config) -> nn.Module:
     sizes = m.encoder_block, m.encoder_depths, m.encoder_width, m.code_dim, m.encoder_norm, m.pool_size
     if m.generator == 'paper':
         return Encoders(*sizes)
-    if m.generator == 'mesh_warp':
+    if m.generator == 'mesh_warp':  # loaded here: with it comes what compiles
+        from speak.warp.aligned_encoders import AlignedEncoders
+
         return AlignedEncoders()
     return FrontalizingEncoders(*sizes, c.data.image_size, pose_flip_tta=m.pose_flip_tta, pose_refiner=m.pose_refiner)
 
@@ -47,6 +46,8 @@ def build_renderer(c: Config, speaks: bool = True) -> Renderer:
     if m.generator == 'paper':
         return StyleGenerator(size, m.channels, m.latent_dim, m.latent_dim)
     if m.generator == 'mesh_warp':
+        from speak.warp.mesh_renderer import MeshRenderer
+
         return MeshRenderer(size, m.channels, m.latent_dim, m.latent_dim, m.code_dim, speaks)
     return LayeredWarpRenderer(size, m.channels, m.latent_dim, m.latent_dim, m.code_dim, m.min_warp_res)
 
@@ -55,6 +56,8 @@ def build_audio(c: Config) -> nn.Module:
     "The audio encoder."
     m = c.model
     if m.audio_arch == 'hama':
+        from speak.acoustic_features import AcousticEncoder
+
         return AcousticEncoder(m.audio_width, m.audio_layers)
     return AudioEncoder(m.audio_width, m.audio_layers, m.audio_heads, m.audio_conv_dim, arch=m.audio_arch)
 

@@ -20,9 +20,10 @@ from torch import Tensor
 from .code_stream import MAX_HIDDEN_FRAMES, CodeStream, codes_to_rows, report_gaps, rows_to_codes
 from .config import FPS
 from .data.files import FilePath, check_output
+from .data.head_crop import Square, apply_crop
 from .data.video_writer import VideoWriter
 from .errors import SpeakError
-from .inputs import Audio, AudioSource, Picture, Video, crop_driving, crop_source
+from .inputs import Audio, AudioSource, Picture, Video, crop_driving, source_square
 from .model import SpeakTalker
 from .paper.audio import stream_features
 from .paper.encoders import Codes
@@ -52,10 +53,12 @@ def generate_chunk(
     source: Any,  # of one picture
     features: Tensor,  # (n,A) of the speech
     codes: Codes,  # of n frames
-) -> np.ndarray:  # uint8 (n,S,S,3)
+    canvas: Any = None,  # a `full_frame.Canvas` that the head is set into
+) -> np.ndarray:  # uint8 (n,H,W,3), of the canvas or square
     "The frames of a piece of speech."
     codes = Codes(*(c if c is None else c.to(features.device)[None] for c in codes))
-    return float_to_uint8(talker.generate(source, features[None], codes).image).numpy()
+    made = talker.generate(source, features[None], codes)
+    return float_to_uint8(made.image).numpy() if canvas is None else canvas.frames(made.layers)
 
 # %% ../nbs/pipeline.ipynb #7c190f1f
 def driving_stream(
@@ -85,12 +88,13 @@ def driving_stream(
     return codes
 
 # %% ../nbs/pipeline.ipynb #b4916d01
-def write_result(out: FilePath, frames: Iterator[np.ndarray], size: int, sound: AudioSource) -> Path:
-    "Write chunks of frames, uint8 (n,S,S,3), with the speech as it was recorded, and with `provenance_tags`."
-    waves = sound.as_recorded()
-    writer = VideoWriter(out, size, size, FPS, sound.rate, provenance_tags(), channels=sound.channels)
+def write_result(out: FilePath, frames: Iterator[np.ndarray], sound: AudioSource) -> Path:
+    "Write chunks of frames, uint8 (n,H,W,3), with the speech as it was recorded, and with `provenance_tags`."
+    waves, first = sound.as_recorded(), next(frames)
+    height, width = first.shape[1:3]
+    writer = VideoWriter(out, width, height, FPS, sound.rate, provenance_tags(), channels=sound.channels)
     with writer:
-        for chunk in frames:
+        for chunk in itertools.chain([first], frames):
             for frame in chunk:
                 writer.write(frame)
             while writer.samples * FPS < writer.frames * sound.rate and (wave := next(waves, None)) is not None:
@@ -121,7 +125,8 @@ class FrameGenerator:
         crop: bool = True,
         chunk: int | None = None,
         progress: bool = False,
-    ) -> Generator[np.ndarray, None, None]:  # uint8 (n,S,S,3)
+        size: int | None = None,
+    ) -> Generator[np.ndarray, None, None]:  # uint8 (n,H,W,3)
         """Frames in chunks, in memory that does not grow with their number; the inputs are those of `SpeakPipeline`.
 
         Inputs are checked at once, not with the first chunk."""
@@ -129,14 +134,40 @@ class FrameGenerator:
         if chunk is not None and chunk < 1:
             raise SpeakError(f'chunk is {chunk}; it is a number of frames, at least 1.')
         chunk = chunk or default_chunk(self.size, self.device)
-        picture = crop_source(identity, self.size, crop)
+        whole, square = source_square(identity, crop)
+        canvas = self.canvas(whole, square, size)
+        picture = apply_crop(whole, square, self.size)
         to_read = picture, sound.n_frames, crop, chunk
         pose_stream = driving_stream(self.talker, self.device, 'pose', pose, *to_read)
         emotion_stream = driving_stream(self.talker, self.device, 'emotion', emotion, *to_read)
-        return self._chunks(picture, sound, pose_stream, emotion_stream, chunk, progress)
+        return self._chunks(picture, sound, pose_stream, emotion_stream, chunk, progress, canvas)
+
+    def canvas(self, picture: np.ndarray, square: Square, size: int | None) -> Any:
+        "What frames are set into: the picture, or its square at `size`; None for the network's own frames."
+        if self.talker.config.model.generator != 'mesh_warp':
+            if size not in (None, self.size):
+                raise SpeakError(
+                    f"These weights make frames of {self.size}x{self.size}; leave the size {size} out, or take weights "
+                    "whose generator is 'mesh_warp'."
+                )
+            return None
+        from speak.full_frame import MAX_SIDES, Canvas
+
+        if size is None:
+            return Canvas(picture, square, self.device)
+        if not 64 <= size <= MAX_SIDES[0] or size % 2:
+            raise SpeakError(f'The size is {size}; it must be an even number of pixels from 64 to {MAX_SIDES[0]}.')
+        return Canvas(apply_crop(picture, square, size), Square(0, 0, size), self.device)
 
     def _chunks(
-        self, picture: np.ndarray, sound: AudioSource, pose: CodeStream, emotion: CodeStream, chunk: int, progress: bool
+        self,
+        picture: np.ndarray,
+        sound: AudioSource,
+        pose: CodeStream,
+        emotion: CodeStream,
+        chunk: int,
+        progress: bool,
+        canvas: Any,
     ) -> Generator[np.ndarray, None, None]:
         source = encode_frames(self.talker.encode_source, self.device, picture[None])
         waves = (torch.from_numpy(w).to(self.device) for w in sound.for_networks())
@@ -145,8 +176,8 @@ class FrameGenerator:
             for features in stream_features(self.talker.audio, waves):  # (m,A)
                 for piece in features.split(chunk):  # (n,A)
                     n = len(piece)
-                    codes = rows_to_codes(pose(done, n), emotion(done, n))
-                    yield generate_chunk(self.talker, source, piece, codes)
+                    codes = rows_to_codes(pose(done, n), emotion(done, n), self.talker.config.model.code_dim)
+                    yield generate_chunk(self.talker, source, piece, codes, canvas)
                     done += n
                     bar.update(n)
 
@@ -174,13 +205,14 @@ class SpeakPipeline(FrameGenerator):
         chunk: int | None = None,  # frames generated at once; None suits the device
         progress: bool = False,  # show a bar with the time left
         track: int | None = None,  # of the sound of `audio`, from 1; None: the default, or the first that is not silent
+        size: int | None = None,  # side of a square around the head; None: the whole picture, where the weights can
     ) -> Path | np.ndarray:
-        """Write `out` and return its path, or return uint8 frames (T,S,S,3), all in memory; T = round(30 * seconds).
+        """Write `out` and return its path, or return uint8 frames (T,H,W,3), all in memory; T = round(30 * seconds).
 
         `SpeakError` for inputs that cannot be used and outputs that cannot be written; then there is no file `out`."""
         if out is not None:
             check_output(out, '.mp4', identity, audio, pose, emotion)
         sound = AudioSource(audio, track)
-        frames = self.frames(identity, sound, pose, emotion, crop, chunk, progress)
+        frames = self.frames(identity, sound, pose, emotion, crop, chunk, progress, size)
         with contextlib.closing(frames):
-            return np.concatenate(list(frames)) if out is None else write_result(out, frames, self.size, sound)
+            return np.concatenate(list(frames)) if out is None else write_result(out, frames, sound)

@@ -245,8 +245,8 @@ class IrfdPairs(LabelBatches):
 
     Images (uint8): `frame`, and what its codes are read from, `source`, `pose`, `emotion` (2B,3,S,S);
     `supervised` and `supervised_source`, a picture of the same person (K,3,S,S); `augmented` (H,3,S,S).
-    Labels: `label` (emotion, -1 unknown), `head_pose` (·,6), `action_units` (·,18), `actions` (·,52) of the 2B frames, the K supervised
-    ones and their K pictures; `points`, `source_points` (2B+K,68,2); `source_mouth` (K,8);
+    Labels: `label` (emotion, -1 unknown), `head_pose` (·,6), `action_units` (·,18), `actions` (·,52) of the 2B
+    frames, the K supervised ones and their K pictures; `points`, `source_points` (2B+K,68,2); `source_mouth` (K,8);
     `augmented_label`, `augmented_head_pose`, `augmented_action_units` (H,·); `pose_noise` (H,6).
     Pairs: `same_identity` (B,), `swap` (B,) the factor swapped, 0 identity, 1 emotion, 2 pose."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.head_pose import decode_pose, encode_pose, rotation_matrix
 from ..synthetic.landmarks import contour_places, inner_places
-from .head_mesh import CAMERA_DISTANCE, N_SHAPE, action_moves, head_shapes, settled_vertices
+from .head_mesh import CAMERA_DISTANCE, N_SHAPE, action_moves, head_shapes
 
 # %% ../../nbs/warp/fitting.ipynb #cf814041
 class _Lines(NamedTuple):

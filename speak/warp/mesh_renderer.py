@@ -14,12 +14,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.head_pose import POSE_SCALE
 from ..labels import FACE_ACTIONS
 from ..paper.encoders import Codes, Geometry
 from ..paper.generator import Rendered, Renderer, SynthesisBlock, resolutions
-from ..paper.layers import upsample
 from .fitting import fit_head
-from ..data.head_pose import POSE_SCALE
 from .geometry import identity_grid, warp
 from .head_mesh import HeadMesh, place_head
 from speak.warp.mesh_flow import (
@@ -173,7 +172,7 @@ class MeshRenderer(Renderer):
     def mesh_maps(
         self, actions: Tensor, driving: Geometry, source: MeshSource
     ) -> tuple[Tensor, Tensor, Tensor]:  # (B,N_MESH_MAPS,S,S), (B,2,S,S), (B,1,S,S)
-        "What the network sees; how the mesh shifts the picture, on and beside the head; and how much of it is believed."
+        "What the network sees; by how much the mesh shifts the picture; and how far that is believed beside the head."
         with torch.autocast(actions.device.type, enabled=False):
             pose = source.head_pose + driving.head_pose - source.read_pose
             placed = place_head(self.mesh(source.shape, actions), pose, source.placed)
