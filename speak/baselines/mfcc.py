@@ -44,7 +44,7 @@ def mfcc_windows(
     first = STEPS_PER_FRAME * np.asarray(frames)
     return steps[first[:, None] + np.arange(WINDOW_STEPS)]
 
-# %% ../../nbs/baselines/mfcc.ipynb #681bde17
+# %% ../../nbs/baselines/mfcc.ipynb #eb46b4a5
 def conv_bn(inp: int, out: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:
     "Convolution without bias, batch norm, ReLU."
     conv = nn.Conv2d(inp, out, kernel, stride, padding, bias=False)
@@ -86,10 +86,13 @@ class MfccSequence(nn.Module):
 
     def hear(
         self,
-        code: Tensor,  # (B,T,code)
+        code: Tensor,  # (B,T,...), the part of the code that stands before the sound's
         windows: Tensor,  # (B,T,28,12)
+        gain: float = 1.0,  # of the sound's code
+        behind: Tensor | None = None,  # (B,T,...), the part of the code that stands behind the sound's
     ) -> Tensor:  # (B,T,H)
         "The hidden state at each frame; the LSTM starts from zero."
         sound = self.audio_eocder(windows.flatten(0, 1)[:, None])  # (BT,512,12,2)
         sound = self.audio_eocder_fc(sound.flatten(1)).unflatten(0, windows.shape[:2])  # (B,T,H)
-        return self.lstm(torch.cat([code, sound], -1))[0]
+        parts = [code, gain * sound] if behind is None else [code, gain * sound, behind]
+        return self.lstm(torch.cat(parts, -1))[0]
