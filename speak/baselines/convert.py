@@ -225,7 +225,7 @@ def split_files(files: list[FilePath], title: str) -> tuple[list[Path], list[Pat
         raise SpeakError(f'No file of weights was given: give the published files of {title}.')
     return weights, arrays
 
-# %% ../../nbs/baselines/convert.ipynb #b1196632
+# %% ../../nbs/baselines/convert.ipynb #2031ba65
 def gather(
     weights: list[Path], method: str, settings: Settings
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str], dict[str, list[str]], list[str]]:
@@ -233,7 +233,9 @@ def gather(
     info = find_method(method)
     wanted = {k: wanted_shapes(n, settings.get(k, {})) for k, n in info.networks.items()}
     networks: dict[str, dict[str, Tensor]] = {}
-    origin, dropped, notes = {}, {}, []
+    origin: dict[str, str] = {}
+    dropped: dict[str, list[str]] = {}
+    notes: list[str] = []
     for path in weights:
         dropped[path.name], found = [], 0
         for label, entries in find_states(read_checkpoint(path), path).items():

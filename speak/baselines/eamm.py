@@ -20,7 +20,7 @@ from .mfcc import MfccSequence
 from .one_euro import one_euro
 from ..errors import SpeakError
 
-# %% ../../nbs/baselines/eamm.ipynb #769bc30f
+# %% ../../nbs/baselines/eamm.ipynb #1446a266
 POSE_CONSTANTS = (4.65e-4, 62.5, 71.5)  # scale, x, y, of aligned faces
 
 
@@ -35,8 +35,8 @@ def pose_rows(
         raise SpeakError(
             f'A head pose is an array of {angles.shape}; it must be (T,3), yaw, pitch and roll in degrees.'
         )
-    rest = np.broadcast_to(np.float32(constants), angles.shape)
-    return torch.from_numpy(np.concatenate([angles * np.float32(signs), rest], 1))
+    rest = np.broadcast_to(np.asarray(constants, np.float32), angles.shape)
+    return torch.from_numpy(np.concatenate([angles * np.asarray(signs, np.float32), rest], 1))
 
 # %% ../../nbs/baselines/eamm.ipynb #6a6c0abf
 SOUND_GAIN = 1.6  # of the sound's code, when generating

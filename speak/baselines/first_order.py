@@ -104,7 +104,7 @@ class Hourglass(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder(x))
 
-# %% ../../nbs/baselines/first_order.ipynb #1870e85a
+# %% ../../nbs/baselines/first_order.ipynb #26ce7a75
 class Keypoints(NamedTuple):
     "K points of B pictures, with the affine motion around each."
 
@@ -132,7 +132,7 @@ class KeypointHeads(nn.Module):
         "Keypoints of feature maps."
         scores = self.kp(maps)  # (B,K,h-6,w-6)
         heatmap = (scores.flatten(2) / self.temperature).softmax(-1).view_as(scores)
-        value = torch.einsum('bkhw,hwc->bkc', heatmap, pixel_grid(*heatmap.shape[2:], like=heatmap))
+        value = torch.einsum('bkhw,hwc->bkc', heatmap, pixel_grid(heatmap.shape[2], heatmap.shape[3], heatmap))
         maps = self.jacobian(maps).unflatten(1, (-1, 4))  # (B,K,4,h-6,w-6)
         jacobian = torch.einsum('bkhw,bkjhw->bkj', heatmap, maps)
         return Keypoints(value, jacobian.unflatten(-1, (2, 2)), heatmap)
