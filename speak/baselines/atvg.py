@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONSTANT_EXAMPLE', 'ENLARGED', 'PIXEL_WEIGHT', 'MOUTH_Y', 'MOUTH_WEIGHT', 'LandmarkBasis', 'fit_basis', 'enlarge',
-           'AudioToLandmarks', 'ConvGRU', 'up_bn', 'ResidualBlock', 'Moved', 'LandmarksToVideo',
+           'AudioToLandmarks', 'ConvGRU', 'up_bn', 'ResidualBlock', 'repeated', 'Moved', 'LandmarksToVideo',
            'SequenceDiscriminator', 'component_loss', 'landmark_loss', 'video_losses', 'critic_losses', 'init_normal']
 
 # %% ../../nbs/baselines/atvg.ipynb #e7069052
@@ -112,7 +112,7 @@ class ConvGRU(nn.Module):
             states.append(state)
         return torch.stack(states)
 
-# %% ../../nbs/baselines/atvg.ipynb #11d4fb98
+# %% ../../nbs/baselines/atvg.ipynb #048a9cb8
 def up_bn(inp: int, out: int, bias: bool = False) -> list[nn.Module]:
     "Twice the size: transposed 3 × 3 convolution, batch norm, ReLU."
     conv = nn.ConvTranspose2d(inp, out, 3, 2, 1, 1, bias=bias)
@@ -133,10 +133,15 @@ class ResidualBlock(nn.Module):
         return x + self.conv_block(x)
 
 
+def repeated(x: Tensor, n: int) -> Tensor:  # (B,...) -> (Bn,...)
+    "The same for each of n frames."
+    return x.repeat_interleave(n, 0)
+
+
 class Moved(dict):
     "`image` (B,T,3,S,S) in [-1,1], `attention` (B,T,1,S,S) in [0,1], `color` (B,T,3,S,S)."
 
-# %% ../../nbs/baselines/atvg.ipynb #0b20d87c
+# %% ../../nbs/baselines/atvg.ipynb #bb18522d
 class LandmarksToVideo(nn.Module):
     """A picture and landmarks of each frame to frames.
 
@@ -175,9 +180,6 @@ class LandmarksToVideo(nn.Module):
         where = self.landmark_encoder_stage2(plane)
         return where, self.lmark_feature(where)
 
-    def recur(self, x: Tensor) -> Tensor:  # (B,T,C,h,w)
-        return self.convGRU(x.transpose(0, 1)).transpose(0, 1) if self.over_time else self.convGRU(x)
-
     def forward(
         self,
         image: Tensor,  # (B,3,S,S) RGB in [-1,1]
@@ -185,20 +187,18 @@ class LandmarksToVideo(nn.Module):
         example: Tensor,  # (B,136), of the picture
     ) -> Moved:
         B, T = landmarks.shape[:2]
-
-        def each(x: Tensor) -> Tensor:  # (B,...) -> (BT,...), the same at each frame
-            return x.repeat_interleave(T, 0)
-
         early = self.image_encoder1(image)  # (B,128,32,32)
         late = self.image_encoder2(early)  # (B,512,8,8)
         example_where, example_what = self.encode_landmarks(example)
         where, what = self.encode_landmarks(landmarks.flatten(0, 1))
-        look = self.lmark_att(torch.cat([where, each(example_where)], 1))  # (BT,1,32,32)
-        motion = self.bottle_neck(torch.cat([each(late), what - each(example_what)], 1))  # (BT,128,8,8)
-        motion = self.recur(motion.unflatten(0, (B, T))).flatten(0, 1)  # (BT,512,8,8)
-        features = self.base(each(early) * (1 - look) + self.generator1(motion) * look)  # (BT,32,128,128)
+        look = self.lmark_att(torch.cat([where, repeated(example_where, T)], 1))  # (BT,1,32,32)
+        motion = self.bottle_neck(torch.cat([repeated(late, T), what - repeated(example_what, T)], 1))  # (BT,128,8,8)
+        motion = motion.unflatten(0, (B, T))
+        states = self.convGRU(motion.transpose(0, 1)).transpose(0, 1) if self.over_time else self.convGRU(motion)
+        motion = states.flatten(0, 1)  # (BT,512,8,8)
+        features = self.base(repeated(early, T) * (1 - look) + self.generator1(motion) * look)  # (BT,32,128,128)
         color, a = self.generator_color(features), self.generator_attention(features)
-        frames = dict(image=a * color + (1 - a) * each(image), attention=a, color=color)
+        frames = dict(image=a * color + (1 - a) * repeated(image, T), attention=a, color=color)
         return Moved({k: v.unflatten(0, (B, T)) for k, v in frames.items()})
 
 # %% ../../nbs/baselines/atvg.ipynb #af30e5f1

@@ -225,7 +225,7 @@ def split_files(files: list[FilePath], title: str) -> tuple[list[Path], list[Pat
         raise SpeakError(f'No file of weights was given: give the published files of {title}.')
     return weights, arrays
 
-# %% ../../nbs/baselines/convert.ipynb #2031ba65
+# %% ../../nbs/baselines/convert.ipynb #cbf82b18
 def gather(
     weights: list[Path], method: str, settings: Settings
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str], dict[str, list[str]], list[str]]:
@@ -257,7 +257,7 @@ def gather(
             raise SpeakError(f"{path} holds weights of none of {info.title}'s networks: give the published files.")
     return networks, origin, dropped, notes
 
-
+# %% ../../nbs/baselines/convert.ipynb #a697fa3b
 def convert(
     method: str,  # wav2lip, atvg, pc_avs, eamm
     files: list[FilePath],

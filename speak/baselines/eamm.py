@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['POSE_CONSTANTS', 'SOUND_GAIN', 'EMOTION_POINTS', 'FREQUENCIES', 'MOUTH_BOX', 'EMOTION_WEIGHTS', 'POINT_WEIGHTS',
-           'PYRAMID', 'PERCEPTUAL_WEIGHT', 'DISPLACEMENT_WEIGHT', 'pose_rows', 'AudioToMaps', 'spread', 'six_numbers',
-           'EmotionDetector', 'hide_mouth', 'smooth_poses', 'smooth_points', 'displace', 'talk', 'point_losses',
-           'displacement_losses', 'pyramid_loss']
+           'PYRAMID', 'PERCEPTUAL_WEIGHT', 'DISPLACEMENT_WEIGHT', 'pose_rows', 'AudioToMaps', 'spread', 'linear_relu',
+           'six_numbers', 'EmotionDetector', 'hide_mouth', 'smooth_poses', 'smooth_points', 'displace', 'talk',
+           'point_losses', 'displacement_losses', 'pyramid_loss']
 
 # %% ../../nbs/baselines/eamm.ipynb #9dc5cabe
 import numpy as np
@@ -96,7 +96,7 @@ class AudioToMaps(MfccSequence):
         states = self.hear(picture, windows, gain, self.pose_encoder(poses))  # (B,T,256)
         return self.decon(states.flatten(0, 1)[:, :, None, None]).unflatten(0, states.shape[:2])
 
-# %% ../../nbs/baselines/eamm.ipynb #8d325553
+# %% ../../nbs/baselines/eamm.ipynb #e03629af
 EMOTION_POINTS = (1, 4, 6, 8)  # the keypoints that an emotion displaces
 FREQUENCIES = 10  # octaves of sines and cosines
 
@@ -107,11 +107,17 @@ def spread(x: Tensor) -> Tensor:  # (...,n) -> (...,21n)
     return torch.cat([x, *waves], -1)
 
 
+def linear_relu(*widths: int) -> nn.Sequential:
+    "Linear layers between these widths, a ReLU behind each."
+    pairs = zip(widths, widths[1:])
+    return nn.Sequential(*(layer for a, b in pairs for layer in (nn.Linear(a, b), nn.ReLU())))
+
+
 def six_numbers(points: Keypoints) -> Tensor:  # (B,K,6)
     "Place and Jacobian of each point."
     return torch.cat([points.value, points.jacobian.flatten(-2)], -1)
 
-
+# %% ../../nbs/baselines/eamm.ipynb #1929e882
 class EmotionDetector(nn.Module):
     """A frame with an emotion, and keypoints, to the displacement of four of them.
 
@@ -144,11 +150,8 @@ class EmotionDetector(nn.Module):
             down = None if i == 0 else nn.Sequential(nn.Conv2d(inp, out, 1, 2, bias=False), nn.BatchNorm2d(out))
             stage = nn.Sequential(BasicBlock(inp, out, 1 if i == 0 else 2, down), BasicBlock(out, out))
             self.add_module(f'layer{i + 1}', stage)
-        self.fc_p = nn.Sequential(
-            nn.Linear(6 * n_points * (1 + 2 * FREQUENCIES), hidden[0]), nn.ReLU(), nn.Linear(*hidden), nn.ReLU()
-        )
-        widths = (dims[-1] + hidden[1], *joint)
-        self.fc_all = nn.Sequential(*(x for a, b in zip(widths, joint) for x in (nn.Linear(a, b), nn.ReLU())))
+        self.fc_p = linear_relu(6 * n_points * (1 + 2 * FREQUENCIES), *hidden)
+        self.fc_all = linear_relu(dims[-1] + hidden[1], *joint)
         self.final = nn.Sequential(
             nn.Conv1d(1, 2, 4, 2, 1),
             nn.MaxPool1d(2),
@@ -177,7 +180,7 @@ class EmotionDetector(nn.Module):
         out = self.final(row[:, None])  # (B,4,6)
         return Keypoints(out[..., :2], out[..., 2:].unflatten(-1, (2, 2))), self.classify.last_fc(seen)
 
-# %% ../../nbs/baselines/eamm.ipynb #a6d46163
+# %% ../../nbs/baselines/eamm.ipynb #60c3e1b4
 MOUTH_BOX = (85, 160, 185, 220)  # left, top, right, bottom, of 256 pixels
 
 
@@ -190,7 +193,7 @@ def hide_mouth(frames: Tensor, seed: int = 0) -> Tensor:  # (T,3,S,S) in [0,1]
     hidden[..., top:bottom, left:right] = torch.rand(len(frames), 3, bottom - top, right - left, generator=generator)
     return hidden
 
-# %% ../../nbs/baselines/eamm.ipynb #c411ea39
+# %% ../../nbs/baselines/eamm.ipynb #cb392682
 EMOTION_WEIGHTS = (0.2, 1.0, 1.0, 0.0)  # of `EMOTION_POINTS`, when generating
 
 
@@ -239,7 +242,7 @@ def talk(
         out.append(nets['generator'](picture.expand(n, -1, -1, -1), here, Keypoints(v, j))[0])
     return torch.cat(out)
 
-# %% ../../nbs/baselines/eamm.ipynb #fd471b9f
+# %% ../../nbs/baselines/eamm.ipynb #3269ef3d
 POINT_WEIGHTS = dict(value=10.0, jacobian=10.0, heatmap=1000.0)
 PYRAMID = (1, 2, 4, 8)  # scales of the perceptual loss: one over these
 PERCEPTUAL_WEIGHT, DISPLACEMENT_WEIGHT = 0.1, 10.0

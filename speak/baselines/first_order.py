@@ -221,7 +221,7 @@ class DenseMotion(nn.Module):
         flow = torch.einsum('bnhw,bnhwc->bhwc', mask, motions)
         return Motion(flow, self.occlusion(features).sigmoid(), mask)
 
-# %% ../../nbs/baselines/first_order.ipynb #672806d4
+# %% ../../nbs/baselines/first_order.ipynb #2c2a0c28
 class PreActivationBlock(nn.Module):
     "x plus two times (batch norm, ReLU, 3 × 3 convolution)."
 
@@ -243,7 +243,7 @@ def warp_features(features: Tensor, motion: Motion) -> Tensor:  # (B,C,H,W)
         flow, occlusion = (F.interpolate(x, size, mode='bilinear', align_corners=False) for x in (flow, occlusion))
     return F.grid_sample(features, flow.permute(0, 2, 3, 1), align_corners=False) * occlusion
 
-
+# %% ../../nbs/baselines/first_order.ipynb #18104b7e
 class FirstOrderGenerator(nn.Module):
     """A picture and two sets of keypoints to a moved picture.
 

@@ -45,7 +45,7 @@ EAMM_TERMS = (
     'other use.'
 )
 
-# %% ../../nbs/baselines/methods.ipynb #94b3ceb8
+# %% ../../nbs/baselines/methods.ipynb #d3e74518
 class NetworkInfo(NamedTuple):
     "A network of a method."
 
@@ -63,7 +63,7 @@ class Method(NamedTuple):
     terms: str  # that bind the user of published weights
     arrays: dict[str, tuple[str, int, int]]  # published .npy file: (name, rows, columns that are taken; 0: a vector)
 
-
+# %% ../../nbs/baselines/methods.ipynb #58923df0
 METHODS = {
     'wav2lip': Method(
         'Wav2Lip',
@@ -113,7 +113,7 @@ METHODS = {
     ),
 }
 
-
+# %% ../../nbs/baselines/methods.ipynb #b4b1c9b2
 def find_method(name: str) -> Method:
     "The method of a name; `SpeakError` with the nearest one for another."
     if name not in METHODS:
@@ -128,7 +128,7 @@ def build_networks(method: str, settings: Settings | None = None) -> dict[str, n
     "All networks of a method, untrained."
     return {k: n.build(**(settings or {}).get(k, {})) for k, n in find_method(method).networks.items()}
 
-# %% ../../nbs/baselines/methods.ipynb #1db0ea96
+# %% ../../nbs/baselines/methods.ipynb #fdb04e44
 def save_networks(
     folder: FilePath,
     method: str,
@@ -184,7 +184,7 @@ def load_entries(path: Path, network: nn.Module) -> None:
             f'{path} is missing, cut off or no safetensors file ({e}): convert or copy it again.'
         ) from None
 
-# %% ../../nbs/baselines/methods.ipynb #c7a7cc7b
+# %% ../../nbs/baselines/methods.ipynb #bfd0aab2
 def read_config(folder: Path) -> dict[str, Any]:
     "The config.json of a folder of a method's weights; `SpeakError` where there is none of that kind."
     path = folder / 'config.json'

@@ -103,7 +103,7 @@ class IdentityEncoder(nn.Module):
     def classify(self, identity: Tensor) -> Tensor:  # (B,2048) -> (B,5830) logits
         return self.fc(identity)
 
-# %% ../../nbs/baselines/pc_avs.ipynb #ccd46773
+# %% ../../nbs/baselines/pc_avs.ipynb #70a3ed6b
 class ThreeBranchBlock(nn.Module):
     "Batch norm, ReLU, convolution, three times; the three results side by side, plus the input."
 
@@ -143,7 +143,7 @@ class FaceHourglass(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.at(self.depth, x)
 
-
+# %% ../../nbs/baselines/pc_avs.ipynb #c96e8bcf
 class FaceNet(nn.Module):
     "(B,3,S,S) to (B,code); the hourglass works at S/4."
 
@@ -166,7 +166,7 @@ class FaceNet(nn.Module):
         h = self.conv6(F.relu(self.bn5(self.l0(h))))  # (B,1,28,28)
         return self.fc(F.relu(h).flatten(1))
 
-# %% ../../nbs/baselines/pc_avs.ipynb #5726b27f
+# %% ../../nbs/baselines/pc_avs.ipynb #c5473ad2
 class FaceEncoder(nn.Module):
     """E: a frame to what its mouth does and what its pose is.
 
@@ -215,7 +215,7 @@ class FaceEncoder(nn.Module):
     def pose_style(self, code: Tensor) -> Tensor:  # (B,512) -> (B,12)
         return self.headpose_embed(self.to_headpose(code))
 
-# %% ../../nbs/baselines/pc_avs.ipynb #906d9c2b
+# %% ../../nbs/baselines/pc_avs.ipynb #ede19cca
 class ChannelGate(nn.Module):
     "Channels times a gate in [0,1] each."
 
@@ -243,7 +243,7 @@ class GatedBlock(nn.Module):
         h = self.se(self.bn2(self.conv2(self.bn1(F.relu(self.conv1(x))))))
         return F.relu(h + (self.downsample(x) if hasattr(self, 'downsample') else x))
 
-
+# %% ../../nbs/baselines/pc_avs.ipynb #ccc9d0ba
 class SoundNet(nn.Module):
     "(B,1,80,20) to (B,code)."
 
@@ -294,7 +294,7 @@ class SoundEncoder(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:  # (B,1,80,20) decibel mel in [0,1] -> (B,512)
         return self.model(mel)
 
-# %% ../../nbs/baselines/pc_avs.ipynb #219d0198
+# %% ../../nbs/baselines/pc_avs.ipynb #bb709343
 class StyleGenerator(nn.Module):
     """G: the identity's map and a style to a frame.
 
@@ -340,7 +340,7 @@ class StyleGenerator(nn.Module):
             image = colors(h, style, image)
         return image.tanh()
 
-# %% ../../nbs/baselines/pc_avs.ipynb #3af47d5b
+# %% ../../nbs/baselines/pc_avs.ipynb #825109f6
 class PatchDiscriminator(nn.Module):
     "One scale; its input and the maps after each layer, the last with one logit a patch."
 
@@ -376,7 +376,7 @@ class MultiScaleDiscriminator(nn.Module):
             x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
         return out
 
-# %% ../../nbs/baselines/pc_avs.ipynb #704393d3
+# %% ../../nbs/baselines/pc_avs.ipynb #259dd8bb
 LOSS_WEIGHTS = dict(gan=1.0, features=10.0, perceptual=10.0, identity=1.0, contrast=100.0, cross_modal=1.0, pose=1e6)
 
 
@@ -414,7 +414,7 @@ def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
     sums = [sum((f - r.detach()).abs().mean() for r, f in zip(rs[:-1], fs[:-1])) for rs, fs in zip(real, fake)]
     return torch.stack(sums).mean()
 
-# %% ../../nbs/baselines/pc_avs.ipynb #fb906b82
+# %% ../../nbs/baselines/pc_avs.ipynb #c318692d
 SOUND_GAIN = 1.2  # of the sound's code, when generating
 
 
