@@ -117,7 +117,7 @@ def six_numbers(points: Keypoints) -> Tensor:  # (B,K,6)
     "Place and Jacobian of each point."
     return torch.cat([points.value, points.jacobian.flatten(-2)], -1)
 
-# %% ../../nbs/baselines/eamm.ipynb #1929e882
+# %% ../../nbs/baselines/eamm.ipynb #a5d9a5da
 class EmotionDetector(nn.Module):
     """A frame with an emotion, and keypoints, to the displacement of four of them.
 
@@ -152,14 +152,8 @@ class EmotionDetector(nn.Module):
             self.add_module(f'layer{i + 1}', stage)
         self.fc_p = linear_relu(6 * n_points * (1 + 2 * FREQUENCIES), *hidden)
         self.fc_all = linear_relu(dims[-1] + hidden[1], *joint)
-        self.final = nn.Sequential(
-            nn.Conv1d(1, 2, 4, 2, 1),
-            nn.MaxPool1d(2),
-            nn.ReLU(),
-            nn.Conv1d(2, 4, 4, 2, 1),
-            nn.ReLU(),
-            nn.Conv1d(4, 4, 3),
-        )
+        a, b, c = nn.Conv1d(1, 2, 4, 2, 1), nn.Conv1d(2, 4, 4, 2, 1), nn.Conv1d(4, 4, 3)
+        self.final = nn.Sequential(a, nn.MaxPool1d(2), nn.ReLU(), b, nn.ReLU(), c)
         self.classify = nn.Module()
         self.classify.last_fc = nn.Linear(dims[-1], n_emotions)
 
