@@ -8,7 +8,7 @@ RUN = PATH="$(CURDIR)/.venv/bin:$$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
 # What is formatted and linted; and of the package, the modules whose types are checked, those of them that are there.
 CODE  = nbs tests tools
-TYPED = $(wildcard speak/paper speak/warp speak/supervision $(patsubst %,speak/%.py,config errors labels model weights tensors caches progress stopping demo doctor cli))
+TYPED = $(wildcard speak/paper speak/warp speak/supervision speak/baselines $(patsubst %,speak/%.py,config errors labels model weights tensors caches progress stopping demo doctor cli))
 
 .PHONY: help demo test slow lint format readme lock weights clean
 
