@@ -152,7 +152,7 @@ def study_export(folder: str, out: str, database: str | None) -> None:
     "`speak study export`: the answers as CSV."
     from speak.data.files import check_output
     from speak.study.answers import Store
-    from speak.study.build import read_study
+    from speak.study.records import read_study
 
     check_output(out, '.csv')
     print(f'{out}: {Store(read_study(folder), database or "").export(out)} scores')
@@ -247,7 +247,9 @@ def add_database(p: argparse.ArgumentParser) -> None:
 
 
 def add_study_build(commands: Commands) -> None:
-    p = add_command(commands, 'build', study_build, 'Folders of videos become a study, with the number of people it needs.')
+    p = add_command(
+        commands, 'build', study_build, 'Folders of videos become a study, with the number of people it needs.'
+    )
     p.add_argument('videos', metavar='VIDEOS', help='folder with METHOD/CORPUS/CLIP.mp4, every clip from every method')
     p.add_argument('--out', required=True, metavar='FOLDER', help="the study's folder, which is made")
     p.add_argument('--title', default='Videos of talking people', help='of the page')

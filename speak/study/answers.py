@@ -6,7 +6,7 @@
 __all__ = ['metadata', 'participants', 'trials', 'ID_NAMES', 'ACTIVE', 'COLUMNS', 'Refused', 'open_database', 'now', 'clean_ids',
            'Store']
 
-# %% ../../nbs/study/answers.ipynb #5ff6cfd2
+# %% ../../nbs/study/answers.ipynb #7323c04f
 import csv
 import hashlib
 import json
@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..data.files import FilePath, atomic_file
 from ..errors import SpeakError
-from .build import Study
+from .records import Study
 
 # %% ../../nbs/study/answers.ipynb #b718c262
 metadata = sa.MetaData()

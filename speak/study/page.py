@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['POLICY', 'HEADERS', 'COOKIE', 'MAX_BODY', 'Calls', 'study_app', 'serve_study']
 
-# %% ../../nbs/study/page.ipynb #fcf7145a
+# %% ../../nbs/study/page.ipynb #6b4fd77f
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from ..errors import SpeakError
 from .answers import Refused, Store
-from .build import Study, read_study
+from .records import Study, read_study
 
 # %% ../../nbs/study/page.ipynb #51975445
 POLICY = (

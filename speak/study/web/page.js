@@ -193,7 +193,9 @@ async function openTrial(index) {
     update();
   }));
   show(make('h1', { textContent: two ? 'Which looks more real?' : `Video ${at + 1}` }),
-    make('div', { className: two ? 'videos two' : 'videos' }, ...players), hint, ...boxes,
+    make('div', { className: two ? 'trial' : 'trial beside' },
+      make('div', {}, make('div', { className: two ? 'videos two' : 'videos' }, ...players), hint),
+      make('div', {}, ...boxes)),
     make('div', { className: 'buttons' }, back, next));
   update();
 }
