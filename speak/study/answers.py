@@ -268,9 +268,11 @@ def _finish(self: Store, token: str) -> str:  # the code of completion
 
 Store.answer, Store.finish = _answer, _finish
 
-# %% ../../nbs/study/answers.ipynb #f227420a
-COLUMNS = 'participant,finished,platform_id,sound_tries,trial,kind,corpus,content,method,other,question,score,seconds,clip_seconds,changed'
-COLUMNS = tuple(COLUMNS.split(','))
+# %% ../../nbs/study/answers.ipynb #699f010c
+COLUMNS = (
+    *('participant', 'finished', 'platform_id', 'sound_tries', 'trial', 'kind', 'corpus', 'content', 'method', 'other'),
+    *('question', 'score', 'seconds', 'clip_seconds', 'changed'),
+)
 
 
 def _export_rows(self: Store) -> list[dict]:

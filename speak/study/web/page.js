@@ -192,7 +192,7 @@ async function openTrial(index) {
     trial.played |= 1 << i;
     update();
   }));
-  show(make('h1', { textContent: two ? 'Which looks more real?' : `Video ${at + 1}` }),
+  show(make('h1', { textContent: `${two ? 'Pair' : 'Video'} ${at + 1}` }),
     make('div', { className: two ? 'trial' : 'trial beside' },
       make('div', {}, make('div', { className: two ? 'videos two' : 'videos' }, ...players), hint),
       make('div', {}, ...boxes)),
