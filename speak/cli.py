@@ -155,7 +155,8 @@ def study_export(folder: str, out: str, database: str | None) -> None:
     from speak.study.records import read_study
 
     check_output(out, '.csv')
-    print(f'{out}: {Store(read_study(folder), database or "").export(out)} scores')
+    store: Any = Store(read_study(folder), database or '')
+    print(f'{out}: {store.export(out)} scores')
     print(f'next: papermill nbs/user_study_report.ipynb report.ipynb -p answers {out}')
 
 # %% ../nbs/cli.ipynb #457baa4e

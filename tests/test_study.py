@@ -430,3 +430,34 @@ def test_forced_choice_in_a_browser(tmp_path, browser):
     rows = Store(study).export_rows()
     assert len(rows) == n and {r['score'] for r in rows} <= {0, 1}
     server.stop(signal.SIGINT)
+
+
+# The notebooks
+
+
+@pytest.mark.slow
+def test_the_report_of_an_export(folder, tmp_path):
+    "From the database to Table 2, by the command and the notebook; and nothing of it says simulated."
+    import papermill
+
+    study, store = read_study(folder), Store(read_study(folder))
+    for seed in range(8):
+        token, chance = store.join({}), random.Random(seed)
+        while not store.pass_sound(token, study.sounds[store.state(token)['sound']]):
+            pass
+        for i, trial in enumerate(store.state(token)['trials']):
+            video = study.videos[trial['videos'][0]]
+            store.play(token, i, 0, ended=False)
+            store.play(token, i, 0, ended=True)
+            high = 1 if video['kind'] == 'check' else 5 if video['method'] == 'SPEAK' else 3
+            store.answer(token, i, {q.name: max(1, high - chance.randint(0, 1)) for q in study.questions})
+        store.finish(token)
+    status, said = command('study', 'export', folder, '--out', tmp_path / 'answers.csv')
+    assert status == 0 and '240 scores' in said, said
+    nbs = Path(__file__).parents[1] / 'nbs'
+    words = dict(answers=str(tmp_path / 'answers.csv'), out=str(tmp_path / 'tables'), fast_share=1.0)
+    done = tmp_path / 'report.ipynb'
+    papermill.execute_notebook(nbs / 'user_study_report.ipynb', done, words, cwd=nbs, progress_bar=False)
+    text = (tmp_path / 'tables' / 'table2.md').read_text(encoding='utf8')
+    assert '| MEAD | SPEAK | 4.12 |' in text and 'SIMULATED' not in text, text
+    assert '8 of 8 participants are kept' in done.read_text(encoding='utf8')
