@@ -15,7 +15,8 @@ TYPED = $(wildcard speak/paper speak/warp speak/supervision speak/baselines $(pa
 help:
 	@echo 'make demo     a video from the four embedded inputs, and a grid of one change each, in demo/'
 	@echo 'make test     format, lint and types, then every notebook, then tests/ (WORKERS=1 for one notebook at a time)'
-	@echo 'make slow     the tests marked slow too'
+	@echo 'make slow     the tests marked slow too; those in a browser need apt-get install chromium and pip install ".[browser]",'
+	@echo '              those with PostgreSQL apt-get install postgresql and pip install ".[postgresql]"'
 	@echo 'make lint     format, lint and types alone, in seconds'
 	@echo 'make format   format the notebooks, tests and tools, and export speak/ from the notebooks'
 	@echo 'make weights  train weights by the shipped recipe on the embedded corpus'

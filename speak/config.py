@@ -256,7 +256,7 @@ def photo() -> Config:
         image_size=128, audio_context_frames=30, n_clips=600, n_short_clips=1200, n_still_identities=0,
         shapes_per_identity=1, generator='mesh_warp', code_dim=256,
         channels=channel_table(96, 96, 96, 96, 48, 24), pose_flip_tta=False, pose_refiner=False, audio_arch='hama',
-        sync_crop_size=48, precision='bf16', irfd_weights=dict(actions=3.0, **irfd),
+        sync_crop_size=48, irfd_weights=dict(actions=3.0, **irfd),
         talker_weights=dict(actions=4.0, **talker), encoder_lr_stage1=1e-4, encoder_lr_stage2=0.0,
         encoder_grad_scale=1.0, frozen_modules=('identity', 'emotion', 'pose'), start_from_reader=True, steps_sync=800,
         steps_supervised=0, steps_irfd=1200, steps_talker=4000, batch_irfd=4, batch_supervised=0, batch_augmented=0,
