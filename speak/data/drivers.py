@@ -27,6 +27,19 @@ def choose_driving_source(cache: FrameCache, driving_source: str) -> str:
         )
     return driving_source
 
+# %% ../../nbs/data/drivers.ipynb #1224ae47
+def _clips_by(cache: FrameCache, what: str) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for i, clip in enumerate(cache.clips):
+        groups.setdefault(getattr(clip, what), []).append(i)
+    return groups
+
+
+def _partners(cache: FrameCache, what: str) -> list[list[int]]:
+    "The other clips that share something with each clip; itself where none does."
+    together = _clips_by(cache, what)
+    return [[j for j in together[getattr(c, what)] if j != i] or [i] for i, c in enumerate(cache.clips)]
+
 # %% ../../nbs/data/drivers.ipynb #b1e539a0
 class DrivingSampler:
     "Looks up, for a frame of the cache, frames that show its identity, its pose or its emotion."
@@ -81,16 +94,3 @@ class DrivingSampler:
         if self.expression_partners:
             return self._same_moment(self.expression_partners, clip, frames, rng)
         return np.array([rng.choice(self.buckets[(*self.kind[clip], self.closure[f])]) for f in frames])
-
-
-def _partners(cache: FrameCache, what: str) -> list[list[int]]:
-    "The other clips that share something with each clip; itself where none does."
-    together = _clips_by(cache, what)
-    return [[j for j in together[getattr(c, what)] if j != i] or [i] for i, c in enumerate(cache.clips)]
-
-
-def _clips_by(cache: FrameCache, what: str) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = {}
-    for i, clip in enumerate(cache.clips):
-        groups.setdefault(getattr(clip, what), []).append(i)
-    return groups

@@ -112,6 +112,10 @@ class Codes(NamedTuple):
         assert code is not None, f'{name} was not encoded'
         return code
 
+    def merged(self, other: 'Codes') -> 'Codes':
+        "The same with all that another one says."
+        return Codes(*(a if b is None else b for a, b in zip(self, other)))
+
     def shaped(self, *shape: int) -> 'Codes':
         "The same with the first axis unfolded, (N,·) -> (*shape,·)."
         return Codes(*(None if c is None else c.unflatten(0, shape) for c in self))

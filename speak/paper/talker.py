@@ -82,7 +82,6 @@ class Talker(nn.Module):
     ) -> TalkerOutput:
         B, context = len(image), self.audio_context_frames
         audio = self.audio(wave, T + 2 * context)[:, context : context + T]  # (B,T,A)
-        felt = self.encode_emotion(emotion)
-        driving = self.encode_pose(pose)._replace(emotion=felt.emotion, expression=felt.expression)  # (BT,D) each
+        driving = self.encode_pose(pose).merged(self.encode_emotion(emotion))  # (BT,D) each
         source = self.encode_source(image, flow_only)
         return TalkerOutput(self.generate(source, audio, driving.shaped(B, T), flow_only), source, audio)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOUTH_ACTIONS', 'N_MESH_MAPS', 'DARK', 'MeshSource', 'fit_pictures', 'MeshLayers', 'compose', 'PaintNet',
-           'MeshRenderer']
+           'MeshNetworks', 'MeshRenderer']
 
 # %% ../../nbs/warp/mesh_renderer.ipynb #a7dabfd6
 from typing import Any, NamedTuple
@@ -128,8 +128,8 @@ class PaintNet(nn.Module):
         return self.out(h).float()
 
 # %% ../../nbs/warp/mesh_renderer.ipynb #e48efea4
-class MeshRenderer(Renderer):
-    "Frames from an identity picture that a head mesh warps, in the place of the paper's generators."
+class MeshNetworks(Renderer):
+    "The networks of the mesh renderer, and what they keep of an identity picture."
 
     source_factors = ('identity', 'pose', 'emotion')
 
@@ -173,6 +173,10 @@ class MeshRenderer(Renderer):
             return driving.expression
         spoken = self.mouth(latent).float().sigmoid()
         return driving.expression.index_copy(1, torch.tensor(MOUTH_ACTIONS, device=latent.device), spoken)
+
+# %% ../../nbs/warp/mesh_renderer.ipynb #8c125d37
+class MeshRenderer(MeshNetworks):
+    "Frames from an identity picture that a head mesh warps, in the place of the paper's generators."
 
     def mesh_maps(
         self, actions: Tensor, driving: Geometry, source: MeshSource
