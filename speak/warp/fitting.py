@@ -83,7 +83,7 @@ class HeadFit(NamedTuple):
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:  # (1,N_SHAPE), (1,6), (1,52)
         "The three as batches of one."
-        return tuple(torch.from_numpy(np.asarray(x, np.float32))[None] for x in self)  # type: ignore[return-value]
+        return tuple(torch.from_numpy(np.asarray(x, np.float32))[None] for x in self)
 
 
 def _outermost(paths: np.ndarray, landmarks: np.ndarray) -> np.ndarray:  # (17,K,2), (68,2) -> (17,)

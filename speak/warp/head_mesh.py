@@ -65,7 +65,7 @@ def settled_vertices(rest: np.ndarray, moved: np.ndarray, actions: np.ndarray) -
 class HeadMesh(nn.Module):
     "Shape (B,N_SHAPE) and actions (B,52) to vertices (B,N,3) of heads that look into the camera."
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         shapes = head_shapes()
         for name, value in dict(mean=shapes.mean, components=shapes.components).items():

@@ -131,7 +131,8 @@ def fade_beside(covered: Tensor, reach: float = REACH) -> Tensor:  # (B,S,S) boo
 
 def spread_shift(flow: Tensor, covered: Tensor) -> Tensor:  # (B,2,S,S), (B,S,S) bool -> (B,2,S,S)
     "By how much a flow of the mesh shifts, gone on with smoothly over the whole frame. S is a power of two."
-    size, grid = flow.shape[-1], identity_grid(*flow.shape[-2:], flow.device)
+    size = flow.shape[-1]
+    grid = identity_grid(size, size, flow.device)
     known = covered[:, None].to(flow.dtype)
     levels = [((flow - grid) * known, known)]
     while levels[-1][0].shape[-1] > 1:
@@ -146,5 +147,5 @@ def spread_shift(flow: Tensor, covered: Tensor) -> Tensor:  # (B,2,S,S), (B,S,S)
 
 def extended_flow(flow: Tensor, covered: Tensor) -> Tensor:  # (B,2,S,S), (B,S,S) bool -> (B,2,S,S)
     "A flow of the mesh that fades beside it."
-    grid = identity_grid(*flow.shape[-2:], flow.device)
+    grid = identity_grid(flow.shape[2], flow.shape[3], flow.device)
     return grid + spread_shift(flow, covered) * fade_beside(covered).to(flow.dtype)

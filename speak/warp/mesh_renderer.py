@@ -81,7 +81,7 @@ def compose(image: Tensor, layers: MeshLayers) -> Tensor:  # (B,3,H,H) -> (B,3,H
     flow, copied, painted = layers.head, layers.copied, layers.painted
     size = image.shape[-1]
     if size != flow.shape[-1]:
-        grid = identity_grid(*flow.shape[-2:], flow.device)
+        grid = identity_grid(flow.shape[2], flow.shape[3], flow.device)
         shift, copied, painted = (
             F.interpolate(x.float(), size=(size, size), mode='bicubic', align_corners=False)
             for x in (flow - grid, copied, painted)
