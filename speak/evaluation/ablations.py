@@ -56,7 +56,7 @@ PAPER_ROWS = {
 }
 
 # %% ../../nbs/evaluation/ablations.ipynb #070e3831
-LABEL_LOSSES = ('head_pose', 'pose_refiner', 'action_units', 'source_mouth', 'landmark_flow')  # of stage 1
+LABEL_LOSSES = ('head_pose', 'pose_refiner', 'action_units', 'source_mouth', 'actions', 'landmark_flow')  # of stage 1
 
 _NO_LABELS = dict(steps_supervised=0, batch_supervised=0, batch_augmented=0, n_still_identities=0, pose_refiner=False)
 
