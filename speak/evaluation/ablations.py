@@ -113,7 +113,14 @@ DECIDES = dict(
         *('generator', 'code_dim', 'latent_dim', 'channels', 'min_warp_res', 'pose_refiner'),
         *('encoder_block', 'encoder_depths', 'encoder_width', 'encoder_norm', 'pool_size'),
         *('audio_arch', 'audio_width', 'audio_layers', 'audio_heads', 'audio_conv_dim', 'editor_blocks'),
-        *('equations', 'triplet_margin', 'irfd_weights', 'encoder_lr_stage1', 'encoder_grad_scale'),
+        *(
+            'equations',
+            'triplet_margin',
+            'irfd_weights',
+            'encoder_lr_stage1',
+            'encoder_grad_scale',
+            'start_from_reader',
+        ),
         *('steps_supervised', 'steps_irfd', 'batch_irfd', 'batch_supervised', 'batch_augmented'),
     ),
     # Stage 2 alone
