@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PIVOT', 'TOOTH_SHIFT', 'ROOTS', 'LOOK_SIDEWAYS', 'LOOK_UPDOWN', 'HEAD_MIDDLE', 'rotation', 'head_share', 'Model',
-           'sky_openness', 'build_model', 'gaze_angles', 'expressed', 'View', 'Placed', 'place', 'project', 'Picture',
-           'draw']
+           'sky_openness', 'teeth_shift', 'build_model', 'gaze_angles', 'expressed', 'View', 'Placed', 'place',
+           'project', 'Picture', 'draw']
 
 # %% ../../nbs/synthetic/picture.ipynb #6dd2a920
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ ROOTS = 0.6  # of the lower teeth's height; the whole would come out of the chin
 
 
 @lru_cache(1)
-def _teeth_shift() -> np.ndarray:  # (N,3) float32
+def teeth_shift() -> np.ndarray:  # (N,3) float32
     "What puts the base mesh's teeth where people have them."
     model, points = head_model(), canonical_vertices()
     out = np.zeros_like(points)
@@ -169,7 +169,7 @@ class _Piece(NamedTuple):
 
 
 def _head_piece(shape: FaceShape, style: SkinStyle, texture_width: int) -> _Piece:
-    model, head = head_model(), shape.vertices + _teeth_shift()
+    model, head = head_model(), shape.vertices + teeth_shift()
     n, skin = len(head), model.triangles[model.parts == 0]
     material = np.array([0, 1, 2, 3, 4], np.uint8)[model.parts]
     material[(model.parts == 0) & (model.uv[:, 0, 0] < 0)] = MATERIALS.index('skin')

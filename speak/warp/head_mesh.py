@@ -20,7 +20,7 @@ from ..labels import FACE_ACTIONS
 from ..synthetic.contact import settle
 from ..synthetic.face_shape import canonical_vertices
 from ..synthetic.head_model import head_model
-from ..synthetic.picture import head_share
+from ..synthetic.picture import head_share, teeth_shift
 from ..synthetic.visemes import sides
 from .geometry import HeadCamera, pose_to_camera
 
@@ -68,7 +68,8 @@ class HeadMesh(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         shapes = head_shapes()
-        for name, value in dict(mean=shapes.mean, components=shapes.components).items():
+        mean = shapes.mean + teeth_shift()  # where people have them
+        for name, value in dict(mean=mean, components=shapes.components).items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
         moves = torch.from_numpy(action_moves() * np.float32(shapes.scale))
         self.register_buffer('moves', moves.flatten(1), persistent=False)
