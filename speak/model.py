@@ -16,10 +16,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor
 
 from .config import Config, config_from_json
-from .labels import ARTICULATORS
+from .faces.weights import mouth_from_sound
+from .labels import ARTICULATORS, MOUTH_ACTIONS
 from .paper.audio import AudioEncoder
 from .paper.editor import Editor
-from .paper.encoders import Encoders
+from .paper.encoders import Codes, Encoders
 from .paper.generator import Rendered, Renderer, StyleGenerator
 from .paper.talker import Talker
 from .supervision.probes import SupervisedIRFD
@@ -73,7 +74,7 @@ class SpeakOutput(NamedTuple):
 
     rendered: Rendered  # of BT frames
     source: Any  # of B identity pictures
-    articulation: Tensor  # (B,T,8) the mouth's shape, read from the audio features
+    articulation: Tensor  # (B,T,8 or 29) the mouth's shape, read from the audio features
 
 
 class SpeakTalker(Talker, PyTorchModelHubMixin, library_name='speak', tags=['talking-head'], license='apache-2.0'):
@@ -93,11 +94,35 @@ class SpeakTalker(Talker, PyTorchModelHubMixin, library_name='speak', tags=['tal
             c.data.audio_context_frames,
         )
         self.config = c
-        self.articulation = nn.Linear(m.audio_width, len(ARTICULATORS))  # the mouth's shape, of audio features
+        self.hears_actions = m.generator == 'mesh_warp'
+        mouth = MOUTH_ACTIONS if self.hears_actions else ARTICULATORS
+        self.articulation = nn.Linear(m.audio_width, len(mouth))  # the mouth's shape, of audio features
+        if self.hears_actions:
+            nn.init.constant_(self.articulation.bias, -2.0)  # mouths are mostly at rest
+
+    def geometry(self, driving: Codes, audio: Tensor) -> Any:
+        "With the mouth that is heard, where the renderer has a face to move."
+        known = driving.geometry
+        return known._replace(spoken=self.articulation(audio).flatten(0, 1)) if self.hears_actions else known
+
+    def start_from_mouth(self) -> None:
+        "Let the audio encoder start from the shipped network that hears the mouth's actions."
+        net = mouth_from_sound()
+        self.audio.load_state_dict(net.encoder.state_dict())
+        with torch.no_grad():
+            for mine, other in zip(self.articulation.parameters(), net.read.parameters()):
+                mine.copy_(other[1:])  # the first is the opening
 
     def forward(  # type: ignore[override]
-        self, image: Tensor, pose: Tensor, emotion: Tensor, wave: Tensor, T: int, flow_only: bool = False
+        self,
+        image: Tensor,
+        pose: Tensor,
+        emotion: Tensor,
+        wave: Tensor,
+        T: int,
+        flow_only: bool = False,
+        codes: tuple[Codes, Codes] | None = None,
     ) -> SpeakOutput:
         "As `Talker.forward`."
-        out = super().forward(image, pose, emotion, wave, T, flow_only)
+        out = super().forward(image, pose, emotion, wave, T, flow_only, codes)
         return SpeakOutput(out.rendered, out.source, self.articulation(out.audio))

@@ -95,10 +95,10 @@ def flip_batch(batch: dict[str, Tensor], mirror: Tensor) -> dict[str, Tensor]:
     return {n: torch.where(mirror.view(-1, *[1] * (v.ndim - 1)), flipped(n, v), v) for n, v in batch.items()}
 
 
-def flip_color_augment(batch: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
-    "Half of the windows mirrored, and all in other colours, alike in the source and the frames."
+def flip_color_augment(batch: dict[str, Tensor], rng: np.random.Generator, mirrored: bool = True) -> dict[str, Tensor]:
+    "Half of the windows mirrored, unless not wanted, and all in other colours, alike in the source and the frames."
     B = len(batch['source'])
-    mirror = torch.from_numpy(rng.uniform(size=B) < 0.5)
+    mirror = torch.from_numpy((rng.uniform(size=B) < 0.5) & mirrored)
     change = JITTER_STRENGTH * (rng.uniform(-1, 1, (B, 1)) + rng.uniform(-1, 1, (B, 3)) / 2)
     gains = 1 + torch.from_numpy(change.astype(np.float32))  # (B,3)
 

@@ -303,7 +303,12 @@ class IrfdPairs(LabelBatches):
 
 # %% ../../nbs/data/batches.ipynb #ceb1ba11
 def window_labels(
-    read: FrameReader, wanted: Collection[str], at: np.ndarray, source: list[int], pose: np.ndarray
+    read: FrameReader,
+    wanted: Collection[str],
+    at: np.ndarray,
+    source: list[int],
+    pose: np.ndarray,
+    emotion: np.ndarray,
 ) -> dict[str, Tensor]:
     "The labels that are wanted, of `TalkerWindows`' windows."
     found = {}
@@ -317,6 +322,12 @@ def window_labels(
         found |= dict(articulation=read.articulation(at))
     if 'actions' in wanted:
         found |= dict(actions=read.labels('actions', at))
+    if 'frame_numbers' in wanted:
+        found |= {
+            'source_number': torch.tensor(source),
+            'pose_number': torch.from_numpy(pose),
+            'emotion_number': torch.from_numpy(emotion),
+        }
     return found
 
 # %% ../../nbs/data/batches.ipynb #483d5d07
@@ -326,14 +337,17 @@ class TalkerWindows(Batches):
     Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound with context.
     `has_sound` (B,). `mouth_boxes` (B,T,4) pixels; `points` (B,T,68,2), `source_points` (B,68,2).
     If wanted: `surface` (B,T,192,2) and `source_surface`, `segmentation` (B,T,2,S,S) and `source_segmentation`,
-    `articulation` (B,T,8), `actions` (B,T,52), `head_pose` (B,T,6) of the pose sources and `source_head_pose`."""
+    `articulation` (B,T,8), `actions` (B,T,52), `head_pose` (B,T,6) of the pose sources and `source_head_pose`;
+    `source_number` (B,), `pose_number`, `emotion_number` (B,T) of the cache's frames: then no window is mirrored."""
 
     def __init__(
         self,
         cache: FrameCache,
         config: Config,
         process: int = 0,
-        wanted: Collection[str] = (),  # of 'surface', 'segmentation', 'articulation', 'actions', 'head_pose'
+        wanted: Collection[
+            str
+        ] = (),  # of 'surface', 'segmentation', 'articulation', 'actions', 'head_pose', 'frame_numbers'
     ):
         self.wanted = wanted
         super().__init__(cache, config, process)
@@ -377,9 +391,11 @@ class TalkerWindows(Batches):
             points=read.points(at),
             source_points=read.points(source),
             has_sound=torch.tensor([self.cache.clips[c].has_sound for c in clips]),
-            **window_labels(read, self.wanted, at, source, pose),
+            **window_labels(read, self.wanted, at, source, pose, emotion),
         )
-        return flip_color_augment(batch, rng) if config.augment.flip_color else batch
+        if not config.augment.flip_color:
+            return batch
+        return flip_color_augment(batch, rng, mirrored='frame_numbers' not in self.wanted)
 
 # %% ../../nbs/data/batches.ipynb #61b2511d
 class SyncWindows(Batches):

@@ -84,10 +84,11 @@ class Encoder(nn.Module):
 
 # %% ../../nbs/paper/encoders.ipynb #88148ebf
 class Geometry(NamedTuple):
-    "Head pose and expression of N frames."
+    "Head pose and expression of N frames, and the mouth that the sound asks for."
 
     head_pose: Tensor | None  # (N,6)
     expression: Tensor  # (N,52)
+    spoken: Tensor | None = None  # (N,29) logits of the mouth's actions
 
 
 class Codes(NamedTuple):

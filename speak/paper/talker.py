@@ -67,9 +67,14 @@ class Talker(nn.Module):
         each, driving = source.take(torch.arange(B, device=audio.device).repeat_interleave(T)), codes.flat()
         facial = self.mlp(torch.cat([each.identity, each.context, driving.factor('pose')], -1))  # (BT,L) f_R'
         latent = self.editor(audio, codes.emotion, facial.unflatten(0, (B, T))).flatten(0, 1)  # (BT,L) F
+        geometry = self.geometry(driving, audio)
         if flow_only:
-            return Rendered(None, self.renderer.initial_flow(latent, facial, driving.geometry, each))
-        return self.renderer(latent, facial, driving.geometry, each)
+            return Rendered(None, self.renderer.initial_flow(latent, facial, geometry, each))
+        return self.renderer(latent, facial, geometry, each)
+
+    def geometry(self, driving: Codes, audio: Tensor) -> Any:  # of BT frames, (B,T,A)
+        "What the renderer is told of frames besides the codes; an extension adds what it hears."
+        return driving.geometry
 
     def forward(
         self,
@@ -79,9 +84,13 @@ class Talker(nn.Module):
         wave: Tensor,  # (B,N) sound of the windows with `audio_context_frames` on either side
         T: int,  # frames of a window
         flow_only: bool = False,
+        codes: tuple[Codes, Codes] | None = None,  # of the pictures and of the driving frames, where they are known
     ) -> TalkerOutput:
         B, context = len(image), self.audio_context_frames
         audio = self.audio(wave, T + 2 * context)[:, context : context + T]  # (B,T,A)
-        driving = self.encode_pose(pose).merged(self.encode_emotion(emotion))  # (BT,D) each
-        source = self.encode_source(image, flow_only)
+        if codes is None:
+            driving = self.encode_pose(pose).merged(self.encode_emotion(emotion))  # (BT,D) each
+            source = self.encode_source(image, flow_only)
+        else:
+            driving, source = codes[1], self.renderer.encode_source(image, codes[0], flow_only)
         return TalkerOutput(self.generate(source, audio, driving.shaped(B, T), flow_only), source, audio)

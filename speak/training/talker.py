@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['averaged_weights', 'convert_facial_mlp', 'export', 'build_talker', 'check_frozen', 'freeze_modules', 'wanted_labels',
-           'pixel_weights', 'geometry_losses', 'articulation_loss', 'EmotionReader', 'SyncJudge', 'parameter_groups',
-           'TalkerNetworks', 'AdversarialSteps', 'TalkerStage']
+           'encode_cache', 'codes_of', 'pixel_weights', 'geometry_losses', 'articulation_loss', 'EmotionReader',
+           'SyncJudge', 'parameter_groups', 'TalkerNetworks', 'AdversarialSteps', 'TalkerStage']
 
 # %% ../../nbs/training/talker.ipynb #e907193e
 import copy
@@ -20,12 +20,13 @@ from torch.nn.functional import normalize
 
 from ..config import Config
 from ..data.batches import TalkerWindows
+from ..data.cache import FrameCache
 from ..data.clips import N_HEAD_POINTS
 from ..data.files import atomic_folder
 from ..errors import SpeakError
 from ..model import SpeakOutput, SpeakTalker, build_irfd
 from ..paper.discriminator import Discriminator
-from ..paper.encoders import FACTORS, Encoders
+from ..paper.encoders import FACTORS, Codes, Encoders
 from ..paper.irfd import IRFD
 from ..paper.layers import device_constant
 from speak.paper.losses import (
@@ -37,6 +38,7 @@ from speak.paper.losses import (
     total_loss,
 )
 from ..paper.perceptual import Perceptual
+from ..progress import progress_bar
 from speak.supervision.losses import (
     box_weight_map,
     flow_loss,
@@ -101,6 +103,8 @@ def build_talker(c: Config, irfd: str | Path | None, start_from: str | Path) -> 
             talker.mlp.load_state_dict(convert_facial_mlp(first, c.model.code_dim))
     elif c.optim.start_from_reader and not start_from:
         talker.encoders.start_from_reader()
+    if c.optim.start_from_reader and not start_from and c.model.audio_arch == 'hama':
+        talker.start_from_mouth()
     return talker
 
 # %% ../../nbs/training/talker.ipynb #93679d88
@@ -145,6 +149,24 @@ def wanted_labels(c: Config) -> set[str]:
         actions=w.actions,
     )
     return {name for name, weight in needs.items() if weight}
+
+# %% ../../nbs/training/talker.ipynb #47ba8d2c
+_DRIVING = ('source', 'pose', 'emotion')
+
+
+@torch.no_grad()
+def encode_cache(encoders: Any, cache: FrameCache, batch: int = 64) -> Codes:
+    "Codes of all frames of a cache."
+    device, parts = next(encoders.parameters()).device, []
+    for first in progress_bar(range(0, len(cache.frames), batch), 'codes', disable=len(cache.frames) < 500):
+        frames = torch.from_numpy(np.array(cache.frames[first : first + batch])).movedim(-1, 1)
+        parts.append(encoders(uint8_to_float(frames[:, None].to(device))))
+    return Codes(*(torch.cat(column) for column in zip(*parts)))
+
+
+def codes_of(codes: Codes, rows: Tensor) -> Codes:
+    "The codes of these frames."
+    return Codes(*(c[rows] for c in codes))
 
 # %% ../../nbs/training/talker.ipynb #f7f582ff
 def pixel_weights(batch: dict[str, Tensor], c: Config) -> Tensor:  # (BT,1,S,S)
@@ -267,9 +289,13 @@ class TalkerNetworks(Stage):
         super().__init__(c, accelerator)
         self.weights, device = dataclasses.asdict(c.loss.talker_weights), accelerator.device
         self.steps = c.optim.steps_talker
-        self.batches = TalkerWindows(cache, c, accelerator.process_index, wanted_labels(c))
         talker = build_talker(c, irfd, start_from)
         self.frozen_encoders = freeze_modules(talker, c)
+        wanted, self.codes = wanted_labels(c), None
+        if self.frozen_encoders == list(FACTORS) and c.model.generator == 'mesh_warp' and isinstance(cache, FrameCache):
+            self.codes = encode_cache(talker.encoders.to(device), cache)
+            wanted |= {'frame_numbers'}
+        self.batches = TalkerWindows(cache, c, accelerator.process_index, wanted)
         self.add('talker', talker, parameter_groups(talker, c.optim.encoder_lr_stage2))
         self.latest_losses = {n: 0.0 for n, w in self.weights.items() if w} | {'discriminator': 0.0}
         self.use_gan = self.weights['gan'] > 0
@@ -281,6 +307,17 @@ class TalkerNetworks(Stage):
         if self.weights['vgg']:
             self.perceptual = Perceptual(m.perceptual_width, m.perceptual_weights, m.perceptual_stages).to(device)
         self.sync = SyncJudge(sync, c, device) if self.weights['sync'] else None
+
+    def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        "Pictures (B,3,S,S), pose and emotion frames (BT,3,S,S)."
+        return tuple(uint8_to_float(batch[n] if n != 'source' else batch[n][:, None]) for n in _DRIVING)
+
+    def known_codes(self, batch: dict[str, Tensor]) -> tuple[Codes, Codes] | None:
+        "Codes of a batch's pictures and driving frames, where frozen encoders have read the whole cache."
+        if self.codes is None:
+            return None
+        source, pose, emotion = (codes_of(self.codes, batch[f'{n}_number'].flatten()) for n in _DRIVING)
+        return source, pose._replace(emotion=emotion.emotion, expression=emotion.expression)
 
     def graph_key(self, k: int) -> tuple[bool, bool]:
         "Whether step k has the discriminator, and whether it renders."
@@ -342,13 +379,12 @@ class TalkerStage(AdversarialSteps):
 
     def step(self, batch: dict[str, Tensor], k: int) -> dict[str, Tensor]:
         with_gan, render = self.graph_key(k)
-        T, image = batch['frames'].shape[1], uint8_to_float(batch['source'][:, None])
+        T, image = batch['frames'].shape[1], self.inputs(batch)[0]
         real = uint8_to_float(batch['frames'])
         for f in self.frozen_encoders:
             self.unwrapped('talker').encoders[f].eval()  # frozen means their statistics too
         with self.accelerator.autocast():
-            driving = (uint8_to_float(batch[n]) for n in ('pose', 'emotion'))
-            out = self.nets['talker'](image, *driving, batch['wave'], T, not render)
+            out = self.nets['talker'](*self.inputs(batch), batch['wave'], T, not render, self.known_codes(batch))
         fake = out.rendered.image
         losses = geometry_losses(out, batch, self.config)
         if self.weights['articulation']:
@@ -370,11 +406,8 @@ class TalkerStage(AdversarialSteps):
         net, batch = self.ema_model('talker'), self.batches[10**6 + 4 * step]  # a multiple of four: windows
         batch = {n: v.to(self.accelerator.device) for n, v in batch.items()}
         B, T = batch['frames'].shape[:2]
-        image, *driving = (
-            uint8_to_float(batch['source'][:, None]),
-            *(uint8_to_float(batch[n]) for n in ('pose', 'emotion')),
-        )
-        fake = net(image, *driving, batch['wave'], T).rendered.image.unflatten(0, (B, T))
+        out = net(*self.inputs(batch), batch['wave'], T, codes=self.known_codes(batch))
+        fake = out.rendered.image.unflatten(0, (B, T))
         n = min(B, 8)
         rows = [batch['source'][:n], *(batch[k][:n, T // 2] for k in ('pose', 'emotion'))]
         rows = [r.movedim(1, -1) for r in rows]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..caches import njit_cached
 from ..data.head_pose import encode_pose
 from ..synthetic.landmarks import contour_places, inner_places
 from ..synthetic.visemes import sides
@@ -130,20 +131,32 @@ def _starting_pose(landmarks: np.ndarray, angles: np.ndarray) -> np.ndarray:  # 
     return np.array([*angles, *eyes, np.log(width / 0.95)])
 
 # %% ../../nbs/warp/fitting.ipynb #30a97c70
-def _bounded_step(H: np.ndarray, g: np.ndarray, actions: np.ndarray) -> np.ndarray:  # (K,K), (K,), (52,) -> (K,)
-    "The step x of H x = g whose last 52 numbers keep the actions in [0, 1]: those that would leave it stop there."
-    step, free, first = np.zeros(len(g)), np.ones(len(g), bool), len(g) - len(actions)
-    for _ in range(4):
-        held = ~free
-        step[free] = np.linalg.solve(H[np.ix_(free, free)], g[free] - H[np.ix_(free, held)] @ step[held])
-        inside = np.clip(actions + step[first:], 0, 1) - actions
-        leaving = free[first:] & (inside != step[first:])
-        if not leaving.any():
+@njit_cached
+def _descend(S, r, low, high, sweeps, tolerance):  # (K,K), (K,)s -> (K,)
+    "The x within bounds that is least in x S x / 2 - r x, one coordinate after another."
+    x = np.zeros(len(r))
+    for _ in range(sweeps):
+        largest = 0.0
+        for k in range(len(r)):
+            left = r[k] + S[k, k] * x[k]
+            for m in range(len(r)):
+                left -= S[k, m] * x[m]
+            new = min(max(left / S[k, k], low[k]), high[k])
+            largest = max(largest, abs(new - x[k]))
+            x[k] = new
+        if largest < tolerance:
             break
-        step[first:][leaving] = inside[leaving]
-        free[first:][leaving] = False
-    step[first:] = np.clip(actions + step[first:], 0, 1) - actions
-    return step
+    return x
+
+
+def _bounded_step(H: np.ndarray, g: np.ndarray, actions: np.ndarray) -> np.ndarray:  # (K,K), (K,), (52,) -> (K,)
+    "The x least in x H x / 2 - g x whose last 52 numbers, added to the actions, stay in [0, 1]."
+    n = len(g) - len(actions)
+    cross = H[:n, n:]
+    inverse = np.linalg.solve(H[:n, :n], np.concatenate([cross, g[:n, None]], 1))  # what is free, solved for the rest
+    S, r = H[n:, n:] - cross.T @ inverse[:, :-1], g[n:] - cross.T @ inverse[:, -1]
+    moved = _descend(S, r, -actions, 1 - actions, 300, 1e-7)
+    return np.concatenate([inverse[:, -1] - inverse[:, :-1] @ moved, moved])
 
 
 def _points(pose: np.ndarray, shape: np.ndarray, actions: np.ndarray, landmarks: np.ndarray) -> _Lines:
@@ -161,7 +174,7 @@ def fit_head(
     actions: np.ndarray,  # (52,) as read
     angles: np.ndarray,  # (3,) degrees: yaw, pitch, roll, as read
     free_actions: bool = True,  # False keeps them
-    n_rounds: int = 6,
+    n_rounds: int = 4,
 ) -> HeadFit:
     """Shape, pose and actions with which the mesh's landmarks lie on those of a picture.
 
