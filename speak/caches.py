@@ -10,6 +10,8 @@ import getpass
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 # %% ../nbs/caches.ipynb #5d0c0320
 def inductor_folder() -> str | None:
@@ -29,14 +31,16 @@ if 'TORCHINDUCTOR_CACHE_DIR' not in os.environ and (_folder := inductor_folder()
     os.environ['TORCHINDUCTOR_CACHE_DIR'] = _folder
 
 # %% ../nbs/caches.ipynb #7a160fba
-def njit_cached(f: Callable) -> Callable:
-    "`f` compiled by numba, from numba's cache where there can be one."
+def njit_cached(f: Callable | None = None, **options: Any) -> Callable:
+    "`f` compiled by numba, from numba's cache where there can be one; with options of `njit`, a decorator."
     from numba import njit
 
+    if f is None:
+        return partial(njit_cached, **options)
     try:
-        cached = njit(cache=True)(f)
+        cached = njit(cache=True, **options)(f)
         with tempfile.TemporaryFile(dir=cached.stats.cache_path) as room:
             room.write(bytes(2**16))
         return cached
     except (RuntimeError, OSError):
-        return njit(f)
+        return njit(**options)(f)

@@ -11,8 +11,9 @@ from io import BytesIO
 
 import av
 import numpy as np
-from numba import njit
 from PIL import Image
+
+from ..caches import njit_cached
 
 # %% ../../nbs/synthetic/camera.ipynb #f8deb48a
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
     )
 
 # %% ../../nbs/synthetic/camera.ipynb #80f07e90
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _convolve(image, kernel, between, out):
     "Rows and then columns of (H,W,3), by a kernel of odd length."
     height, width = image.shape[:2]
@@ -135,7 +136,7 @@ def blurred(
     return out
 
 # %% ../../nbs/synthetic/camera.ipynb #8219b88f
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _blur_along(
     image,  # (H,W,3) float32
     flow,  # (H,W,2) float32, or (1,1,2) for one motion: pixels right and down
@@ -214,7 +215,7 @@ def _lens(image: np.ndarray, camera: Camera, flow: np.ndarray | None) -> np.ndar
     return image
 
 # %% ../../nbs/synthetic/camera.ipynb #62e6118c
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _add_noise(image, field, shot, read):
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -236,7 +237,7 @@ def _noisy(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.nd
     return image
 
 # %% ../../nbs/synthetic/camera.ipynb #89c7c31c
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _develop(image, gains, shoulder, black, contrast, saturation, curve):
     "Linear light to display values in place; `curve` is the sRGB curve over [0,1]."
     white = 1.0 + 3.0 * shoulder

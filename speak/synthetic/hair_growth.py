@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy.ndimage import gaussian_filter
 
+from ..caches import njit_cached
 from .face_shape import FaceShape, canonical_vertices
 from .hair_style import HairStyle
 from .head_model import head_model
@@ -152,7 +152,7 @@ def obstacle(shape: FaceShape, ears: bool) -> Obstacle:
     return Obstacle(skull, around, -depth, np.stack([heights, widths]).astype(np.float32))
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #e6342a80
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _at(table, row, column, wrap):
     "Bilinear value of a map; columns go round if `wrap`."
     height, width = table.shape
@@ -169,14 +169,14 @@ def _at(table, row, column, wrap):
     return upper * (1 - a) + lower * a
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #701ee490
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def shoulder_height(solid, x, z):
     "How high the body reaches at a place."
     row = (z - SHOULDER_Z[0]) / (SHOULDER_Z[1] - SHOULDER_Z[0]) * 64
     return _at(solid.shoulders, row, (x / SHOULDER_X + 1) / 2 * 96, False)
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def push_out(solid, gap, place):
     """Move a point `place` (3,) that is nearer than `gap` to head or neck, or inside, to that distance.
 
@@ -203,7 +203,7 @@ def push_out(solid, gap, place):
     return -9.0
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #75c803b4
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def face_width(face, y):
     "Half the width of face and throat at a height, 0 above them."
     n = face.shape[1]
@@ -232,7 +232,7 @@ class Growth(NamedTuple):
     tie: np.ndarray  # (4,) float32: a place where hair is tied together, and how strongly it is drawn there
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #d1eb9752
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _turn(g, s, walked, place, direction):
     "Turn a strand's direction for the next step."
     hold = max(0.0, 1 - walked / g.hold[s])
@@ -255,7 +255,7 @@ def _turn(g, s, walked, place, direction):
     return far
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #be8c8575
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _walk(g, s, solid, step, path):
     "Fill `path` (N,3) with a strand; returns how many points it has."
     place, before, turn, d = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
@@ -296,7 +296,7 @@ def _walk(g, s, solid, step, path):
     return path.shape[0]
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #cf730f0f
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def grow_strands(g: Growth, solid: Obstacle, n_points):
     "Points (S,K,3) float32 of strands, evenly spaced along each."
     out = np.zeros((g.roots.shape[0], n_points, 3), np.float32)
@@ -313,7 +313,7 @@ def grow_strands(g: Growth, solid: Obstacle, n_points):
     return out
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #b5e16eb1
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def gather(points, lock, leaders, closeness, power):
     "Draw strands towards the leader of their lock."
     n, n_points = points.shape[0], points.shape[1]
@@ -327,7 +327,7 @@ def gather(points, lock, leaders, closeness, power):
                 points[s, k, j] += w * (points[leader, k, j] - points[s, k, j])
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #1e11423b
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def wind(points, phase, size, wavelength, flat, middle):
     "Wind strands around their own way: `size` (S,) units wide, one turn every `wavelength` (S,) units."
     n, n_points = points.shape[0], points.shape[1]
@@ -360,7 +360,7 @@ def wind(points, phase, size, wavelength, flat, middle):
                 points[s, k, j] += moved[k, j]
 
 # %% ../../nbs/synthetic/hair_growth.ipynb #1cf53fa4
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def push_all_out(points, side, solid, gap):
     "Push strands (S,K,3) out of the head, and out of the face to the side (S,) that they give way to."
     place = np.zeros(3)

@@ -8,9 +8,9 @@ __all__ = ['OCCLUDERS', 'hand', 'touching_hand', 'held_up_hand', 'microphone', '
 
 # %% ../../nbs/synthetic/occluders.ipynb #bf39e3b5
 import numpy as np
-from numba import njit
 from scipy.ndimage import gaussian_filter, maximum_filter
 
+from ..caches import njit_cached
 from .accessories import FRAME_COLOURS, _ear_and_skin, ear
 from .clothes import cloth_colour_of
 from .face_shape import FaceShape
@@ -22,7 +22,7 @@ from .scene import Worn
 from .skin import noise
 
 # %% ../../nbs/synthetic/occluders.ipynb #2aef5c49
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _flesh(x, y, z, starts, ends, first, last, soft):
     "Signed distance from the smooth union of rounded cones."
     total = 1e9
@@ -38,7 +38,7 @@ def _flesh(x, y, z, starts, ends, first, last, soft):
     return total
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _onto_flesh(points, starts, ends, first, last, soft, steps):
     "Move points (N,3) along the distance's slope to where it is 0, in place; returns the distances (N,) before."
     e, before = 0.004, np.zeros(points.shape[0])

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy.ndimage import uniform_filter, zoom
 
+from ..caches import njit_cached
 from ..labels import FACE_ACTIONS
 from .contact import settle
 from .face_shape import FaceShape, canonical_vertices
@@ -376,7 +376,7 @@ def _lay_glass(
     )  # fmt: skip
 
 # %% ../../nbs/synthetic/picture.ipynb #f839dedd
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _moved(points, follows, head, body, pivot, shift):
     "Points (S,K,3) that turn with head and body by shares (S,K), about a pivot."
     out = np.empty(points.shape, np.float32)

@@ -9,7 +9,8 @@ __all__ = ['FAR', 'Samples', 'blank_samples', 'draw_triangles', 'draw_depth', 'd
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from ..caches import njit_cached
 
 # %% ../../nbs/synthetic/raster.ipynb #0b3b3f7e
 FAR = np.float32(1e9)
@@ -39,7 +40,7 @@ def blank_samples(height: int, width: int) -> Samples:
     )
 
 # %% ../../nbs/synthetic/raster.ipynb #ea6b4e22
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def draw_triangles(
     points,  # (N,3) float32: x and y in samples, depth
     triangles,  # (T,3) int32
@@ -82,7 +83,7 @@ def draw_triangles(
                 corner[y, x, 0], corner[y, x, 1] = v1, v2
 
 # %% ../../nbs/synthetic/raster.ipynb #1d307edc
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def draw_depth(
     points,  # (N,3) float32
     triangles,  # (T,3) int32
@@ -112,7 +113,7 @@ def draw_depth(
                     depth[y, x] = z
 
 # %% ../../nbs/synthetic/raster.ipynb #dcd8a572
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def draw_depth_lines(
     points,  # (S,K,3) float32, strands seen from the lamp
     width,  # samples
@@ -135,7 +136,7 @@ def draw_depth_lines(
                             depth[v, u] = z
 
 # %% ../../nbs/synthetic/raster.ipynb #a7b7de84
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def vertex_normals(
     vertices,  # (N,3) float32
     triangles,  # (T,3) int32

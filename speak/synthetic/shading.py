@@ -10,8 +10,8 @@ __all__ = ['PATTERNS', 'COLOUR', 'WRAP', 'GLOSS', 'SHARPNESS', 'OPEN', 'IRIS', '
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..caches import njit_cached
 from .raster import Samples
 from .skin import noise
 
@@ -65,7 +65,7 @@ class Mouth(NamedTuple):
     lower: float  # y of the lower gum line at rest
 
 # %% ../../nbs/synthetic/shading.ipynb #a025b117
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def lit_share(lamps, x, y, z, bias):
     "How much of the first lamp's light reaches a place: the mean over the shadow map's neighbourhood."
     m = lamps.to_shadow
@@ -98,7 +98,7 @@ PATTERNS = (
 )
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _printed(p, x, y, z):
     "Which of the three colours is printed at a place, 0 to 2, for patterns of patches."
     kind, f, seed = int(p[0]), p[10], int(p[13])
@@ -125,7 +125,7 @@ def _printed(p, x, y, z):
     return 1 if n > 0.1 else (2 if m > 0.15 else 0)
 
 # %% ../../nbs/synthetic/shading.ipynb #9c1e55cb
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def cloth_colour(p, x, y, z, out):
     """Write the colour of cloth at a place at rest into `out` (3,).
 
@@ -154,7 +154,7 @@ def cloth_colour(p, x, y, z, out):
 COLOUR, WRAP, GLOSS, SHARPNESS, OPEN = 0, 3, 6, 7, 8  # places in `look` (9,)
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _texel(texture, u, v, c):
     "Bilinear value of a channel at texel coordinates."
     h, w = texture.shape[0], texture.shape[1]
@@ -165,13 +165,13 @@ def _texel(texture, u, v, c):
     return top * (1 - b) + (texture[j + 1, i, c] * (1 - a) + texture[j + 1, i + 1, c] * a) * b
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _uv(surface, t, w1, w2, axis):
     uv = surface.uv
     return uv[t, 0, axis] * (1 - w1 - w2) + uv[t, 1, axis] * w1 + uv[t, 2, axis] * w2
 
 # %% ../../nbs/synthetic/shading.ipynb #90911ba3
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _face_look(skin, gloss, u, v, z, lamps, look):
     "Skin of the face from its texture; returns the segment: skin 1, lips 2, inside of the mouth 3."
     for c in range(3):
@@ -190,7 +190,7 @@ def _face_look(skin, gloss, u, v, z, lamps, look):
 IRIS = 0.49  # of the eyeball's radius
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _iris_look(c, radial, px, py, look):
     "The iris over the white of an eye, at a place on the unit sphere; `c` (7,) is `Eyes.colour`."
     t = radial / IRIS
@@ -206,7 +206,7 @@ def _iris_look(c, radial, px, py, look):
         look[i] = look[i] * (1 - mix) + iris * mix
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _lid_shadow(eyes, side, normal, radial):
     "The share of light that lids and lashes leave to a place of an eyeball."
     height = normal[0] * eyes.up[0] + normal[1] * eyes.up[1] + normal[2] * eyes.up[2]
@@ -215,7 +215,7 @@ def _lid_shadow(eyes, side, normal, radial):
     return shade * (0.55 + 0.45 * min(1.0, max(0.0, (1.05 - radial) / 0.45)))
 
 # %% ../../nbs/synthetic/shading.ipynb #76aa0520
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _eye_look(eyes, side, x, y, z, look, normal, cornea):
     "An eyeball at a place of the world: fills `look`, and the surface's and the cornea's normal."
     r = eyes.radius
@@ -250,7 +250,7 @@ def _eye_look(eyes, side, x, y, z, look, normal, cornea):
         cornea[i] /= np.sqrt(length)
 
 # %% ../../nbs/synthetic/shading.ipynb #d8c754d9
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _tooth_look(mouth, upper, x, y, z, look):
     "Teeth: one every 9 mm in front, rounded, whiter at the edge than at the gum; gums above."
     around = np.arctan2(x, z - mouth.front + 0.55)
@@ -268,7 +268,7 @@ def _tooth_look(mouth, upper, x, y, z, look):
     look[OPEN] = (0.12 + 0.98 * sides * (1.0 if upper else sides)) * mouth.light
 
 # %% ../../nbs/synthetic/shading.ipynb #02a61359
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _relief_slope(surface, relief, triangle, corner, depth, y, x, dy, dx):
     "Difference of the relief between two neighbouring samples, 0 at edges."
     h, w = triangle.shape
@@ -285,7 +285,7 @@ def _relief_slope(surface, relief, triangle, corner, depth, y, x, dy, dx):
     return 0.5 * (_texel(relief, _uv(surface, tb, wb1, wb2, 0), _uv(surface, tb, wb1, wb2, 1), 0) - before)
 
 # %% ../../nbs/synthetic/shading.ipynb #f1b72227
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _light(look, n, cornea, e, place, lamps, is_eye, is_skin, shadow_floor, out):
     "Write the light that leaves a surface towards the camera into `out` (3,)."
     open_ = look[OPEN]
@@ -334,7 +334,7 @@ def _light(look, n, cornea, e, place, lamps, is_eye, is_skin, shadow_floor, out)
             out[c] += fresnel * 0.25 * look[GLOSS] * open_ * max(0.0, lamps.sky[0, c] + 0.5 * lamps.sky[2, c])
 
 # %% ../../nbs/synthetic/shading.ipynb #03e6c4ca
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _look_at(surface, t, w1, w2, eye, place, n, e):
     "Write the place of a sample, its normal, and the direction to the camera, to whose side the normal is turned."
     w0, length, away = 1 - w1 - w2, 0.0, 0.0
@@ -355,14 +355,14 @@ def _look_at(surface, t, w1, w2, eye, place, n, e):
             n[i] = -n[i]
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _normalise(n):
     length = np.sqrt(n[0] ** 2 + n[1] ** 2 + n[2] ** 2) + 1e-9
     for i in range(3):
         n[i] /= length
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _tilt(n, gx, gy):
     "Tilt the normal of skin by the relief's slope to the right and upwards."
     along = gx * n[0] + gy * n[1]
@@ -372,7 +372,7 @@ def _tilt(n, gx, gy):
     _normalise(n)
 
 # %% ../../nbs/synthetic/shading.ipynb #7861d69b
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _tongue_look(mouth, x, y, z, look):
     "Tongue and gums at a place at rest."
     rough = 0.9 + 0.2 * noise(x * 50, y * 50, z * 50, 3)
@@ -382,7 +382,7 @@ def _tongue_look(mouth, x, y, z, look):
     look[OPEN] = (0.03 + 0.55 * deep * deep) * mouth.light
 
 # %% ../../nbs/synthetic/shading.ipynb #3c5b020e
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _folds(x, y, z, n):
     "Tilt the normal of cloth at a place at rest, as folds of two sizes do."
     fold = noise(x * 1.6, y * 0.9, z * 1.6, 21)
@@ -394,7 +394,7 @@ def _folds(x, y, z, n):
     _normalise(n)
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _vertex_look(surface, gloss, t, w1, w2, x, y, z, look, n):
     "What has no texture, at a place at rest: skin (material 5), cloth (6) and hard things."
     material, style = surface.material[t], surface.styles[surface.style[t]]
@@ -414,7 +414,7 @@ def _vertex_look(surface, gloss, t, w1, w2, x, y, z, look, n):
         _folds(x, y, z, n)
 
 # %% ../../nbs/synthetic/shading.ipynb #8357eefa
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _shade_sample(
     y, x, t, surface, skin, gloss, relief, lamps, eyes, mouth, eye, focal, crevices, depth, triangle, corner, work, out
 ):
@@ -453,14 +453,14 @@ def _shade_sample(
     return segment
 
 # %% ../../nbs/synthetic/shading.ipynb #1c1a9f06
-@njit(cache=True, error_model='numpy', inline='always')
+@njit_cached(error_model='numpy', inline='always')
 def _alike(material, triangle, depth, y, x, v, u):
     "Whether the sample (v, u) shows a surface that may take its colour from the sample (y, x)."
     q = triangle[v, u]
     return q >= 0 and material[q] == material[triangle[y, x]] and abs(depth[v, u] - depth[y, x]) < 0.08
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def shade(
     surface: Surface,
     skin,  # (2W,W,4) float32, `skin.SkinTexture.colour`
@@ -515,7 +515,7 @@ def shade(
                 image[y, x, i] = mean[i] / 4
 
 # %% ../../nbs/synthetic/shading.ipynb #9c1e55ab
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _reflected(n, e, sky, directions, colours, softness, out):
     "What a mirror with normal `n` shows towards `e`, into `out` (3,)."
     along = 2 * (n[0] * e[0] + n[1] * e[1] + n[2] * e[2])
@@ -531,7 +531,7 @@ def _reflected(n, e, sky, directions, colours, softness, out):
             out[c] += colours[k, c] * glint * (12 - 8 * softness)
 
 # %% ../../nbs/synthetic/shading.ipynb #9c1e55cd
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def look_through(
     world,  # (N,3) float32: the lenses' vertices
     normals,  # (N,3) float32

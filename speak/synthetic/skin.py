@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
+from ..caches import njit_cached
 from .face_shape import canonical_vertices
 from .head_model import head_model
 from .raster import FAR, draw_triangles
 
 # %% ../../nbs/synthetic/skin.ipynb #1c66e44f
-@njit(cache=True, inline='always')
+@njit_cached(inline='always')
 def _hash(x, y, z, seed):
     "A number in [0,1) for a corner of the grid."
     n = (x * 374761393 + y * 668265263 + z * 1440662683 + seed * 1274126177) & 0xFFFFFFFF
@@ -27,7 +27,7 @@ def _hash(x, y, z, seed):
     return ((n ^ (n >> 15)) & 0xFFFFFF) / 16777216.0
 
 
-@njit(cache=True)
+@njit_cached
 def noise(x, y, z, seed):
     "Value noise in [-1,1] at a point; features are about 1 apart."
     xi, yi, zi = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
@@ -40,7 +40,7 @@ def noise(x, y, z, seed):
     return ((a * (1 - v) + b * v) * (1 - w) + (c * (1 - v) + d * v) * w) * 2 - 1
 
 # %% ../../nbs/synthetic/skin.ipynb #647fc3d0
-@njit(cache=True)
+@njit_cached
 def fractal_noise(
     points,  # (N,3) float32
     frequency,  # features per unit
@@ -66,7 +66,7 @@ def fractal_noise(
     return out
 
 # %% ../../nbs/synthetic/skin.ipynb #545c3e7b
-@njit(cache=True)
+@njit_cached
 def spots(
     points,  # (N,3) float32
     frequency,  # cells per unit; each holds at most one spot

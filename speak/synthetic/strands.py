@@ -9,8 +9,8 @@ __all__ = ['THINNEST_HAIR', 'THINNEST_FACE_HAIR', 'TILE', 'visible_strands', 'St
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..caches import njit_cached
 from .raster import Samples
 from .shading import Lamps, lit_share
 
@@ -29,7 +29,7 @@ def visible_strands(
     return max(1, round(n_strands * width / thinnest)), thinnest
 
 # %% ../../nbs/synthetic/strands.ipynb #746014e2
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _strand_light(tx, ty, tz, nx, ny, nz, ex, ey, ez, depth, gloss, lamps, tint, out):
     "Diffuse and highlight of a strand with tangent t, outward direction n and direction e to the eye."
     sky, colours = lamps.sky, lamps.colours
@@ -59,7 +59,7 @@ def _strand_light(tx, ty, tz, nx, ny, nz, ex, ey, ez, depth, gloss, lamps, tint,
     out[0], out[1], out[2] = tint[0] * r + r2, tint[1] * g + g2, tint[2] * b + b2
 
 # %% ../../nbs/synthetic/strands.ipynb #969574d6
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _light_point(world, s, k, centre, eye, root_light, shine, lamps, tint, out):
     "Light of a strand at its point `k`, into `out` (3,)."
     a, b = max(k - 1, 0), max(k, 1)
@@ -80,7 +80,7 @@ def _light_point(world, s, k, centre, eye, root_light, shine, lamps, tint, out):
 TILE = 8  # samples
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _farthest(depth, far):
     "Fill `far` with the farthest depth of each tile of samples."
     height, width = depth.shape
@@ -93,7 +93,7 @@ def _farthest(depth, far):
             far[j, i] = most
 
 
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _hidden(far, x0, y0, x1, y1, margin, nearest):
     "Whether all tiles around a line show something nearer."
     left, right = int(min(x0, x1) - margin), int(max(x0, x1) + margin)
@@ -105,7 +105,7 @@ def _hidden(far, x0, y0, x1, y1, margin, nearest):
     return True
 
 # %% ../../nbs/synthetic/strands.ipynb #0065c1ad
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def _lay(a, b, near, share, label, first, second, t, depth, triangle, cover, strand, colour):
     "Cover a share of a sample that is still free."
     free = 1 - cover[a, b]
@@ -138,7 +138,7 @@ class Strands(NamedTuple):
     bias: float  # how much nearer than it is a strand counts, so that skin under it does not show through
 
 # %% ../../nbs/synthetic/strands.ipynb #8000805e
-@njit(cache=True, error_model='numpy', inline='always')
+@njit_cached(error_model='numpy', inline='always')
 def _piece(points, s, k, bias, root_width, taper, height, columns, far):
     """The piece of strand `s` between its points `k` and `k + 1`, as it is walked.
 
@@ -165,7 +165,7 @@ def _piece(points, s, k, bias, root_width, taper, height, columns, far):
     return steep, max(0, start), min(rows, end), x0, y0, z0, x1, y1, z1, half
 
 # %% ../../nbs/synthetic/strands.ipynb #2a494399
-@njit(cache=True, error_model='numpy')
+@njit_cached(error_model='numpy')
 def draw_strands(
     strands: Strands,
     eye,  # the camera's z
