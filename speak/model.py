@@ -16,7 +16,6 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor
 
 from .config import Config, config_from_json
-from .faces.weights import mouth_from_sound
 from .labels import ARTICULATORS, MOUTH_ACTIONS
 from .paper.audio import AudioEncoder
 from .paper.editor import Editor
@@ -107,6 +106,8 @@ class SpeakTalker(Talker, PyTorchModelHubMixin, library_name='speak', tags=['tal
 
     def start_from_mouth(self) -> None:
         "Let the audio encoder start from the shipped network that hears the mouth's actions."
+        from speak.faces.weights import mouth_from_sound  # with it comes torchvision
+
         net = mouth_from_sound()
         self.audio.load_state_dict(net.encoder.state_dict())
         with torch.no_grad():

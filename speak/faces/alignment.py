@@ -74,7 +74,7 @@ def cut_out(
 ) -> Tensor:  # (B,3,size,size) float32 in [0,1]
     "The faces, upright and at one size; what lies outside a picture repeats its border."
     height, width = images.shape[1:3]
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
     shrink = 2 * float(np.median(alignment.half_side)) / size
     if shrink > 1.4:  # averaged first, or pixels would be skipped
         x = F.avg_pool2d(x, min(8, round(shrink)))
