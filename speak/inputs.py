@@ -123,13 +123,16 @@ def check_frame(frame: Any, name: str) -> np.ndarray:  # uint8 (H,W,3)
 def source_square(
     identity: Picture,
     crop: bool = True,  # search for the face
+    face: int | None = None,  # which, from 1, counted from the left; None: the clearly largest
 ) -> tuple[np.ndarray, Square]:  # uint8 (H,W,3)
-    "The identity picture and the square around its head. `SpeakError` if it shows no face or several."
+    "The identity picture and the square around its head. `SpeakError` if it shows no face, or several and no number."
     if isinstance(identity, FilePath):
         picture, name = read_image(identity), str(identity)
     else:
         picture, name = check_frame(identity, 'The identity picture'), 'the identity picture'
-    square = crop_square(picture.shape, find_face(picture, name)) if crop else central_square(picture)
+    if not crop:
+        return picture, central_square(picture)
+    square = crop_square(picture.shape, find_face(picture, name, face))
     return picture, square
 
 

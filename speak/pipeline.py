@@ -147,6 +147,7 @@ class FrameGenerator:
         chunk: int | None = None,
         progress: bool = False,
         size: int | None = None,
+        face: int | None = None,
     ) -> Generator[np.ndarray, None, None]:  # uint8 (n,H,W,3)
         """Frames in chunks, in memory that does not grow with their number; the inputs are those of `SpeakPipeline`.
 
@@ -155,7 +156,7 @@ class FrameGenerator:
         if chunk is not None and chunk < 1:
             raise SpeakError(f'chunk is {chunk}; it is a number of frames, at least 1.')
         chunk = chunk or default_chunk(self.size, self.device)
-        whole, square = source_square(identity, crop)
+        whole, square = source_square(identity, crop, face)
         canvas = choose_canvas(self.talker, self.device, whole, square, size)
         picture = apply_crop(whole, square, self.size)
         to_read = picture, sound.n_frames, crop, chunk
@@ -210,6 +211,7 @@ class SpeakPipeline(FrameGenerator):
         progress: bool = False,  # show a bar with the time left
         track: int | None = None,  # of the sound of `audio`, from 1; None: the default, or the first that is not silent
         size: int | None = None,  # side of a square around the head; None: the whole picture, where the weights can
+        face: int | None = None,  # of a picture of several people, from 1, counted from the left
     ) -> Path | np.ndarray:
         """Write `out` and return its path, or return uint8 frames (T,H,W,3), all in memory; T = round(30 * seconds).
 
@@ -217,6 +219,6 @@ class SpeakPipeline(FrameGenerator):
         if out is not None:
             check_output(out, '.mp4', identity, audio, pose, emotion)
         sound = AudioSource(audio, track)
-        frames = self.frames(identity, sound, pose, emotion, crop, chunk, progress, size)
+        frames = self.frames(identity, sound, pose, emotion, crop, chunk, progress, size, face)
         with contextlib.closing(frames):
             return np.concatenate(list(frames)) if out is None else write_result(out, frames, sound)

@@ -36,7 +36,7 @@ def saved(name, folder, **parameters):
 def clips(tmp_path_factory):  # prepared, without landmarks
     folder = tmp_path_factory.mktemp('corpus')
     raw = make_fixture_corpus('hdtf', folder / 'raw')
-    few = dict(size=64, shortest_s=0.3, upscale=4.0, detector='skimage', progress=False)
+    few = dict(size=64, shortest_s=0.3, upscale=4.0, detector='speak', progress=False)
     prepare('hdtf', raw, folder / 'clips ä', **few)
     prepare('hdtf', raw, folder / 'shards', shard=3, **few)
     shutil.copytree(folder / 'clips ä', folder / 'one')

@@ -18,7 +18,7 @@ from ..audio import read_audio
 from ..head_crop import apply_crop
 from ..media import probe
 from .clips import part_square
-from .head_boxes import face_alignment_model, head_square, skimage_heads
+from .head_boxes import box_heads, face_alignment_model, head_square
 from .prepare_config import PrepareConfig
 from .records import write_pictures
 from .tracks import DETECTION_INTERVAL, FaceTrack, ShotDetector
@@ -49,7 +49,7 @@ class _Stopwatch:
 
 def _track_with_heads(timed, pictures, config) -> FaceTrack | None:
     "The track of the face in some pictures, which it holds; None if no face is found."
-    find = face_alignment_model(config.device).heads if config.detector == 'face-alignment' else skimage_heads
+    find = face_alignment_model(config.device).heads if config.detector == 'face-alignment' else box_heads
     frames = range(0, len(pictures), DETECTION_INTERVAL)
     found = timed('look', lambda: [find(pictures[k]) for k in frames])
     heads = {k: hs[0] for k, hs in zip(frames, found) if hs}

@@ -15,7 +15,7 @@ import numpy as np
 from ...config import FPS
 from ..faces import Box
 from ..media import MediaInfo
-from .head_boxes import face_alignment_model, landmark_heads, skimage_heads
+from .head_boxes import box_heads, face_alignment_model, landmark_heads
 from .prepare_config import PrepareConfig
 from .recordings import Recording, scale_crop
 from .tracks import DETECTION_INTERVAL
@@ -61,7 +61,7 @@ class HeadFinder(NamedTuple):
 
     find: Callable[[int, np.ndarray], list[Box]]  # (frame, picture) -> head boxes, largest first
     interval: int  # frames from one detection to the next
-    name: str  # 'crop', 'landmarks', 'track', 'face-alignment' or 'skimage': what `clips.csv` says
+    name: str  # 'crop', 'landmarks', 'track', 'face-alignment' or 'speak': what `clips.csv` says
     landmarks: Callable[[np.ndarray], np.ndarray] | None = None  # (m,) frames -> (m,68,2) pixels, where they are known
     is_final: bool = False  # whether the boxes are final
 
@@ -100,4 +100,4 @@ def head_finder(recording: Recording, config: PrepareConfig, info: MediaInfo) ->
     if config.detector == 'face-alignment':
         model = face_alignment_model(config.device)
         return HeadFinder(lambda k, picture: model.heads(picture), DETECTION_INTERVAL, 'face-alignment')
-    return HeadFinder(lambda k, picture: skimage_heads(picture), DETECTION_INTERVAL, 'skimage')
+    return HeadFinder(lambda k, picture: box_heads(picture), DETECTION_INTERVAL, 'speak')

@@ -125,10 +125,10 @@ def _find_files(f: Findings):
     first = next((f'The first: {x}' for x in rows.sound_problem if x), '')
     f.add_measured('A sound that cannot be used', rows.sound_problem != '', why=first)
     f.add('No file of landmarks', t['clip'][~t.has_landmarks])
-    boxes_only = t.detector.eq('skimage') if 'detector' in t else pd.Series(False, t.index)
+    boxes_only = t.detector.eq('speak') if 'detector' in t else pd.Series(False, t.index)
     why = 'Their head pose and lips teach nothing.'
     if boxes_only[rows.index][rows.found == 0].any():
-        why += " The detector 'skimage' gives boxes alone; prepare with 'face-alignment' for landmarks."
+        why += " The detector 'speak' gives boxes alone; prepare with 'face-alignment' for landmarks."
     f.add_measured("No face in any frame's landmarks", rows.found == 0, why=why)
     few = (rows.found > 0) & (rows.found < limits.found)
     f.add_measured(f'Landmarks in fewer than {limits.found:.0%} of the frames', few, lambda r: f'{r.found:.0%}')
