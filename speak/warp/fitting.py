@@ -132,7 +132,9 @@ def _starting_pose(landmarks: np.ndarray, angles: np.ndarray) -> np.ndarray:  # 
 
 # %% ../../nbs/warp/fitting.ipynb #30a97c70
 @njit_cached
-def _descend(S, r, low, high, sweeps, tolerance):  # (K,K), (K,)s -> (K,)
+def _descend(
+    S: np.ndarray, r: np.ndarray, low: np.ndarray, high: np.ndarray, sweeps: int, tolerance: float
+) -> np.ndarray:  # (K,K), (K,) three times -> (K,)
     "The x within bounds that is least in x S x / 2 - r x, one coordinate after another."
     x = np.zeros(len(r))
     for _ in range(sweeps):
