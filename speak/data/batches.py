@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JAW_AT_P95', 'MIN_JAW_RANGE', 'MOUTH_SCALE', 'Groups', 'fitted_head_pose', 'jaw_from_landmarks', 'PixelReader',
-           'FrameReader', 'Batches', 'LabelBatches', 'IrfdPairs', 'window_labels', 'TalkerWindows', 'SyncWindows',
-           'load_batches']
+           'FrameReader', 'Batches', 'LabelBatches', 'IrfdPairs', 'window_labels', 'WindowClips', 'TalkerWindows',
+           'SyncWindows', 'load_batches']
 
 # %% ../../nbs/data/batches.ipynb #b93eee09
 from collections.abc import Collection, Iterable, Iterator
@@ -330,8 +330,22 @@ def window_labels(
         }
     return found
 
+# %% ../../nbs/data/batches.ipynb #e73ab301
+class WindowClips(Batches):
+    "Clips that are long enough for a window of stage 2, and those of them with sound."
+
+    def _find_eligible(self) -> None:
+        window = self.config.data.window_frames
+        long = [c for c in range(len(self.cache)) if self.drivers.shared_length(c) >= window]
+        sounding = [c for c in long if self.cache.clips[c].has_sound]
+        self.eligible = self.grouped(long)
+        self.sounding = self.grouped(sounding) if len(sounding) < len(long) else []
+        if not self.eligible:
+            n = len(self.cache)
+            raise SpeakError(f'None of the {n} clips at hand is {window} frames long; a longer one is needed.')
+
 # %% ../../nbs/data/batches.ipynb #483d5d07
-class TalkerWindows(Batches):
+class TalkerWindows(WindowClips):
     """Windows of stage 2, B of T frames; T is 1 in steps of single frames.
 
     Images (uint8): `source` (B,3,S,S), `frames`, `pose`, `emotion` (B,T,3,S,S). `wave` (B,N) the sound with context.
@@ -354,16 +368,6 @@ class TalkerWindows(Batches):
 
     def is_single(self, step: int) -> bool:  # whether a step draws single frames
         return self.config.optim.batch_single_frames > 0 and step % 4 > 0
-
-    def _find_eligible(self) -> None:
-        window = self.config.data.window_frames
-        long = [c for c in range(len(self.cache)) if self.drivers.shared_length(c) >= window]
-        sounding = [c for c in long if self.cache.clips[c].has_sound]
-        self.eligible = self.grouped(long)
-        self.sounding = self.grouped(sounding) if len(sounding) < len(long) else []
-        if not self.eligible:
-            n = len(self.cache)
-            raise SpeakError(f'None of the {n} clips at hand is {window} frames long; a longer one is needed.')
 
     def draw(self, step: int) -> dict[str, Tensor]:
         if self.eligible is None:

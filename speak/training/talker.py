@@ -324,6 +324,10 @@ class TalkerNetworks(Stage):
         optim = self.config.optim
         return self.use_gan and k >= optim.gan_start_fraction * self.steps, k >= optim.flow_only_fraction * self.steps
 
+# %% ../../nbs/training/talker.ipynb #767346dc
+class AdversarialSteps(TalkerNetworks):
+    "Losses of images, steps of the optimizers, and eq. 10."
+
     def image_losses(self, fake: Tensor, real: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         "l1, ssim, emotion, vgg, and of windows of five frames and more sync; of frames (BT,3,S,S)."
         B, T = batch['frames'].shape[:2]
@@ -341,10 +345,6 @@ class TalkerNetworks(Stage):
             windows = (x.unflatten(0, (B, T)) for x in (fake, real))
             losses['sync'] = self.sync.loss(*windows, batch)
         return losses
-
-# %% ../../nbs/training/talker.ipynb #767346dc
-class AdversarialSteps(TalkerNetworks):
-    "Steps of the optimizers, and eq. 10."
 
     def _descend(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad()

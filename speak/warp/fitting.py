@@ -160,7 +160,7 @@ def _bounded_step(H: np.ndarray, g: np.ndarray, actions: np.ndarray) -> np.ndarr
     moved = _descend(S, r, -actions, 1 - actions, 300, 1e-7)
     return np.concatenate([inverse[:, -1] - inverse[:, :-1] @ moved, moved])
 
-
+# %% ../../nbs/warp/fitting.ipynb #a7313926
 def _points(pose: np.ndarray, shape: np.ndarray, actions: np.ndarray, landmarks: np.ndarray) -> _Lines:
     "The 68 points of a head, the contour's where it is the outline, and what moves them."
     inner, contour = _landmark_lines()
