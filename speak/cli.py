@@ -200,20 +200,20 @@ def add_command(
     return p
 
 
-def add_weights(p: argparse.ArgumentParser) -> None:
+def add_weights(p: argparse.ArgumentParser, default: str) -> None:
     "The options of what runs the networks."
     p.add_argument(
         '--weights',
-        default='tiny',
+        default=default,
         metavar='NAME',
-        help="shipped weights, a folder, or a model's id on the hub (default: tiny)",
+        help=f"shipped weights (photo or tiny), a folder, or a model's id on the hub (default: {default})",
     )
     p.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
 
 
 def add_generate(commands: Commands) -> None:
     p = add_command(commands, 'generate', generate, 'Four files in, a talking-head video out.')
-    add_weights(p)
+    add_weights(p, 'photo')
     p.add_argument('--identity', required=True, metavar='IMAGE', help='picture of one person: who')
     p.add_argument(
         '--audio', required=True, metavar='SOUND', help='sound, or a video with sound: what is said; sets the length'
@@ -237,7 +237,7 @@ def add_faces(commands: Commands) -> None:
 
 def add_demo(commands: Commands) -> None:
     p = add_command(commands, 'demo', demo, 'The main job on rendered inputs, and pictures of what each input does.')
-    add_weights(p)
+    add_weights(p, 'tiny')
     p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write to')
 
 # %% ../nbs/cli.ipynb #301fdf14

@@ -21,7 +21,7 @@ from .model import SpeakTalker
 
 # %% ../nbs/weights.ipynb #21addee7
 WEIGHT_FILES = ('config.json', 'model.safetensors')
-DEFAULT_WEIGHTS = 'tiny'
+DEFAULT_WEIGHTS = 'photo'
 _BOTH = ' and '.join(WEIGHT_FILES)
 
 

@@ -31,9 +31,9 @@ def painted() -> np.ndarray:
 
 def shapes() -> dict:
     "Names and sizes of the shipped weights"
-    from speak.weights import DEFAULT_WEIGHTS, find_weights, load_talker
+    from speak.weights import find_weights, load_talker
 
-    return {k: list(v.shape) for k, v in load_talker(*find_weights(DEFAULT_WEIGHTS)).state_dict().items()}
+    return {k: list(v.shape) for k, v in load_talker(*find_weights('tiny')).state_dict().items()}
 
 
 def losses(folder) -> dict:

@@ -210,9 +210,12 @@ class MeshRenderer(MeshNetworks):
             drawn = draw_mesh(placed, self.size)
             covered = drawn.covered[:, None].float()
             flow = surface_flow(drawn, placed, source.placed)
-            shift, fade = spread_shift(flow, drawn.covered), fade_beside(drawn.covered)
             depth = vertex_maps(drawn, source.placed.detach()[..., 2:])[:, 0]
-            seen = seen_in_picture(flow.detach(), depth, source.depth)[:, None] * covered
+            shown = seen_in_picture(flow.detach(), depth, source.depth) & drawn.covered
+            seen, fade = shown[:, None].float(), fade_beside(drawn.covered)
+            # What the picture hides gets the displacement of its surroundings, not the colour of what hides it.
+            # Where one part of the head hides another the flow jumps, which enlarged is an edge with teeth: smoothed.
+            shift = F.avg_pool2d(spread_shift(flow, shown), 3, 1, 1, count_include_pad=False)
             canonical = vertex_maps(drawn, canonical_points().to(actions.device))
             colours = warp(source.image, identity_grid(self.size, self.size, actions.device) + fade * shift)
             near = torch.where(drawn.covered, 11 - drawn.depth, torch.zeros_like(drawn.depth))[:, None]
