@@ -54,3 +54,12 @@ def test_the_head_turns_with_the_pose_video(pipe, person, wide, speech):
 
 def test_a_square_of_any_even_size(pipe, wide, speech):
     assert pipe(wide, speech[:3200], size=192).shape == (6, 192, 192, 3)
+
+
+def test_the_head_starts_where_the_picture_has_it(pipe, wide, speech):
+    "A driver who sits elsewhere in the frame does not pull the head there."
+    first = np.pad(wide[:, 60 : 60 + SIZE], ((0, 0), (40, 0), (0, 0)), mode='edge')[:, :SIZE]
+    second = np.pad(wide[:, 60 : 60 + SIZE], ((0, 0), (70, 0), (0, 0)), mode='edge')[:, :SIZE]
+    still, moved = (pipe(wide, speech[:6400], pose=pose) for pose in (None, np.stack([first] * 6 + [second] * 6)))
+    off = [float(np.abs(still[k].astype(float) - moved[k]).mean()) for k in (0, 11)]
+    assert off[0] < 3 < off[1], off
