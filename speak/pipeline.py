@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['to_device', 'encode_frames', 'generate_chunk', 'choose_canvas', 'driving_stream', 'write_result', 'shift_place',
-           'default_chunk', 'FrameGenerator', 'SpeakPipeline']
+           'frames_at_once', 'FrameGenerator', 'SpeakPipeline']
 
 # %% ../nbs/pipeline.ipynb #36c12890
 import contextlib
@@ -130,12 +130,14 @@ def shift_place(codes: Codes, shift: Tensor) -> Codes:  # (1,3) of x, y and log 
     assert codes.head_pose is not None
     return codes._replace(head_pose=torch.cat([codes.head_pose[:, :3], codes.head_pose[:, 3:] + shift], 1))
 
+# %% ../nbs/pipeline.ipynb #d3fa017c
+def frames_at_once(chunk: int | None, size: int, device: torch.device) -> int:
+    "How many frames of side `size` are generated together; None: what suits the device. `SpeakError` under 1."
+    if chunk is not None and chunk < 1:
+        raise SpeakError(f'chunk is {chunk}; it is a number of frames, at least 1.')
+    return chunk or max(1, min(48, (2**20 if device.type == 'cuda' else 2**17) // size**2))
+
 # %% ../nbs/pipeline.ipynb #0add055f
-def default_chunk(size: int, device: torch.device) -> int:
-    "How many frames of side `size` are generated at once."
-    return max(1, min(48, (2**20 if device.type == 'cuda' else 2**17) // size**2))
-
-
 class FrameGenerator:
     "A talker on a device that turns four inputs into frames."
 
@@ -159,9 +161,7 @@ class FrameGenerator:
 
         Inputs are checked at once, not with the first chunk."""
         sound = audio if isinstance(audio, AudioSource) else AudioSource(audio)
-        if chunk is not None and chunk < 1:
-            raise SpeakError(f'chunk is {chunk}; it is a number of frames, at least 1.')
-        chunk = chunk or default_chunk(self.size, self.device)
+        chunk = frames_at_once(chunk, self.size, self.device)
         whole, square = source_square(identity, crop, face)
         canvas = choose_canvas(self.talker, self.device, whole, square, size)
         picture = apply_crop(whole, square, self.size)
