@@ -359,9 +359,7 @@ class TalkerWindows(WindowClips):
         cache: FrameCache,
         config: Config,
         process: int = 0,
-        wanted: Collection[
-            str
-        ] = (),  # of 'surface', 'segmentation', 'articulation', 'actions', 'head_pose', 'frame_numbers'
+        wanted: Collection[str] = (),  # labels that `window_labels` knows
     ):
         self.wanted = wanted
         super().__init__(cache, config, process)

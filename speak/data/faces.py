@@ -82,7 +82,7 @@ def settled_faces(image: np.ndarray, found: list[Any], passes: int = 4) -> list[
 def detect_faces(
     image: np.ndarray,  # uint8 (H,W,3) RGB
 ) -> list[Box]:  # largest first; empty if no face was found
-    "Faces of a picture that are at least a twelfth as wide as its shorter side, each once."
+    "Faces of a picture that are at least a fifteenth as wide as its shorter side, each once."
     from speak.faces.detector import find_faces  # with it comes torchvision
     from speak.faces.weights import face_detector
 

@@ -379,12 +379,13 @@ class TalkerStage(AdversarialSteps):
 
     def step(self, batch: dict[str, Tensor], k: int) -> dict[str, Tensor]:
         with_gan, render = self.graph_key(k)
-        T, image = batch['frames'].shape[1], self.inputs(batch)[0]
+        T, (image, *driving) = batch['frames'].shape[1], self.inputs(batch)
         real = uint8_to_float(batch['frames'])
         for f in self.frozen_encoders:
             self.unwrapped('talker').encoders[f].eval()  # frozen means their statistics too
         with self.accelerator.autocast():
-            out = self.nets['talker'](*self.inputs(batch), batch['wave'], T, not render, self.known_codes(batch))
+            codes = self.known_codes(batch)
+            out = self.nets['talker'](image, *driving, batch['wave'], T, not render, codes)
         fake = out.rendered.image
         losses = geometry_losses(out, batch, self.config)
         if self.weights['articulation']:

@@ -133,7 +133,9 @@ class AlignedEncoders(nn.ModuleDict):
             found = locate_faces(self.finder, frames)
             face = standardized((cut_faces(frames, found.where) + 1) / 2)
         codes = {f: self[f].code(face) for f in factors}
-        more, (pose, actions) = {}, fit_found(found, frames.shape[-1])
+        more = {}
+        if 'pose' in codes or 'emotion' in codes:
+            pose, actions = fit_found(found, frames.shape[-1])
         if 'pose' in codes:
             angles = self['pose'].values(codes['pose'])[:, :3].float()
             scale = device_constant(ANGLE_SCALE, frames.device)
